@@ -1,0 +1,138 @@
+"""What every sampler is: a generator over (denoiser, y, sigmas) that yields a `Step` after each solver step.
+
+A solver is written as the paper's algorithm, on a float64 state and Python-float levels; `@sampler` adds what
+all of them need: the checks, the casting, the count of network calls and the search for NaN.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.schedules import check_schedule
+
+
+@dataclass(frozen=True)
+class Step:
+    """The sampler after one solver step.
+
+    Attributes:
+        index: Number of the step, 0 … N − 1.
+        sigma: The level that `state` stands at after the step, `sigmas[index + 1]`.
+        state: The noisy state, float64, of y's shape; after a last step to σ = 0 the sample.
+        denoised: The denoiser's answer at the level where the step began: the sample as it looks so far.
+        nfe: Network calls up to here.
+    """
+
+    index: int
+    sigma: float
+    state: Tensor
+    denoised: Tensor
+    nfe: int
+
+
+class Evaluations:
+    """The denoiser as solvers see it: D(y, σ) with a Python-float σ, counted and searched for NaN.
+
+    σ reaches the denoiser as a 0-d float64 tensor filled on y's device, which costs no host-device
+    synchronisation. On the CPU every answer is checked at once; on an accelerator that would stall the
+    queue, so the number of the first bad call is kept on the device and read with the last state.
+    """
+
+    def __init__(self, denoiser: Denoiser, y: Tensor) -> None:
+        self.denoiser = denoiser
+        self.dtype = solver_dtype(y.device)
+        self.calls: list[tuple[int, float]] = []
+        self.step = 0
+        self.first_bad = torch.full((), math.inf, device=y.device)
+
+    @property
+    def nfe(self) -> int:
+        """Network calls so far."""
+        return len(self.calls)
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, sigma: float) -> Tensor:
+        """D(y, σ) in the solver's dtype; ValueError for a wrong shape, FloatingPointError for NaN."""
+        denoised = self.denoiser(y, torch.full((), sigma, dtype=self.dtype, device=y.device))
+        if denoised.shape != y.shape:
+            raise ValueError(f"the denoiser made {tuple(denoised.shape)} of y with shape {tuple(y.shape)}")
+        # A sum is not finite if any term is not, and reads the field once without a mask of its size.
+        finite = torch.isfinite(denoised.sum(dtype=self.dtype))
+        self.first_bad = self.first_bad.minimum(torch.where(finite, math.inf, float(self.nfe)))
+        self.calls.append((self.step, sigma))
+        if y.device.type == "cpu":
+            self.check()
+        return denoised.to(self.dtype)
+
+    def check(self) -> None:
+        """Raise FloatingPointError if a call so far was not finite."""
+        if (call := self.first_bad.item()) < math.inf:
+            step, sigma = self.calls[int(call)]
+            raise FloatingPointError(
+                f"the denoiser returned NaN or infinity in step {step} at σ = {sigma:.6g} (network call "
+                f"{int(call) + 1}); check that σ lies within the range it was trained on, and its inputs"
+            )
+
+
+def sampler(solver: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Step]]:
+    """Make a sampler of a solver `solver(denoiser, y, sigmas, …options)`.
+
+    A bare generator function would check nothing until its first `next()`. The sampler checks y and the
+    schedule when it is called, and an option the solver does not have is Python's own TypeError. The solver
+    gets the denoiser as `Evaluations`, y in float64, and the levels as a list of floats.
+    """
+
+    @functools.wraps(solver)
+    def start(
+        denoiser: Denoiser, y: Tensor, sigmas: Tensor | Sequence[float], **options: object
+    ) -> Iterator[Step]:
+        levels = check_schedule(sigmas)
+        if not y.is_floating_point():
+            raise TypeError(f"y must be a floating-point tensor, got {y.dtype}")
+        evaluations = Evaluations(denoiser, y)
+        steps = solver(evaluations, y.detach().to(solver_dtype(y.device)), levels, **options)
+        return _watch(steps, evaluations, last=len(levels) - 2)
+
+    return start
+
+
+def _watch(steps: Iterator[Step], evaluations: Evaluations, last: int) -> Iterator[Step]:
+    for step in steps:
+        if step.index == last:
+            evaluations.check()
+        evaluations.step = step.index + 1
+        yield step
+
+
+def sample(
+    sampler: Callable[..., Iterator[Step]],
+    denoiser: Denoiser,
+    y: Tensor,
+    sigmas: Tensor | Sequence[float],
+    **options: object,
+) -> Tensor:
+    """Run a sampler to its end.
+
+    Args:
+        sampler: One of `SAMPLERS`.
+        denoiser: D(y, σ).
+        y: State at level `sigmas[0]` (σ_0 times unit noise), any shape; never changed.
+        sigmas: A schedule.
+        **options: The sampler's own; an unknown one is a TypeError.
+
+    Returns:
+        The last state, float64: the sample where the schedule ends in 0.
+    """
+    for step in sampler(denoiser, y, sigmas, **options):  # noqa: B007
+        pass
+    return step.state
+
+
+def solver_dtype(device: torch.device) -> torch.dtype:
+    """float64, but float32 on Apple's MPS, which has nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
