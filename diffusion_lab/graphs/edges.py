@@ -59,7 +59,8 @@ def nearest_edges(source: Float64, target: Float64, num_nearest: int) -> Edges:
     """
     if not 1 <= num_nearest <= len(source):
         raise ValueError(
-            f"num_nearest must lie in 1…{len(source)} (the number of sources), not {num_nearest}"
+            f"num_nearest must lie in 1…{len(source)}, the number of nodes there are, not {num_nearest}; "
+            "raise refinement for more hidden nodes"
         )
     _, nearest = cKDTree(source).query(target, k=range(1, num_nearest + 1))
     return sort_edges(

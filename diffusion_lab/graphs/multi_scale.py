@@ -42,7 +42,8 @@ def multi_scale(
     Args:
         latitudes: (N,) degrees north of the data nodes.
         longitudes: (N,) degrees east of the data nodes.
-        refinement: refinements of the icosahedron: 10·4^refinement + 2 hidden nodes on the whole sphere.
+        refinement: refinements of the icosahedron: 10·4^refinement + 2 hidden nodes on the whole sphere, with
+            a mesh spacing of about 73°/2^refinement. A fine regional grid wants more than the default.
         cutoff_factor: encoder radius over mesh spacing.
         num_nearest: decoder edges to each data node.
 
@@ -65,11 +66,6 @@ def multi_scale(
     mesh, levels = refined_icosahedron(refinement)
     spacing = mesh_spacing(mesh)
     kept = _within_area(mesh, data_vectors, spacing) if is_limited_area(*data.T) else np.ones(len(mesh), bool)
-    if kept.sum() < num_nearest:
-        raise ValueError(
-            f"only {kept.sum()} hidden nodes of refinement {refinement} (spacing {np.rad2deg(spacing):.1f}°) "
-            f"lie in the area, fewer than num_nearest={num_nearest}; raise refinement"
-        )
     hidden_vectors = mesh[kept]
     hidden = np.stack(to_latitude_longitude(hidden_vectors), axis=1)
 
