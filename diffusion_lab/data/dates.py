@@ -1,0 +1,84 @@
+"""Dates, frequencies and lead times, spelled as anemoi-datasets spells them (`6h`, `12h`, `1d`)."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+_UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
+    """Length of a lead time or frequency.
+
+    Args:
+        lead: `"6h"`, `"1d"`, `"30m"`, `"90s"`; a bare number counts hours (as in old stores); or a timedelta.
+
+    Returns:
+        The length in whole seconds, `timedelta64[s]`.
+
+    Raises:
+        ValueError: if the text is not such a length or the length is not positive.
+    """
+    if isinstance(lead, np.timedelta64):
+        seconds = int(lead.astype("timedelta64[s]").astype(int))
+    else:
+        match = re.fullmatch(r"\s*(\d+)\s*([dhms]?)\s*", str(lead))
+        if match is None:
+            raise ValueError(f"Cannot read the length of time {lead!r}; write it as '6h', '12h' or '1d'.")
+        seconds = int(match[1]) * _UNIT_SECONDS[match[2] or "h"]
+    if seconds <= 0:
+        raise ValueError(f"A lead time or frequency must be positive, got {lead!r}.")
+    return np.timedelta64(seconds, "s")
+
+
+def lead_name(lead: str | int | np.timedelta64) -> str:
+    """The one spelling of a lead time: in the largest unit that divides it, so 24 hours are `1d`.
+
+    Raises:
+        ValueError: as `lead_timedelta`.
+    """
+    seconds = int(lead_timedelta(lead).astype(int))
+    unit = next(unit for unit, size in _UNIT_SECONDS.items() if seconds % size == 0)
+    return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
+
+
+def show_date(date: np.datetime64) -> str:
+    """A date to the minute, for messages: `2025-01-31T12:00`."""
+    return str(np.datetime64(date, "m"))
+
+
+def even_frequency(dates: np.ndarray, source: str) -> np.timedelta64:
+    """The one step between all dates, or an error naming the first date that breaks it.
+
+    Args:
+        dates: (time,) datetime64, at least two.
+        source: what the dates belong to, for the messages.
+
+    Returns:
+        The step, `timedelta64[s]`.
+
+    Raises:
+        ValueError: if there are fewer than two dates, or they are unsorted, duplicated or uneven.
+    """
+    if len(dates) < 2:
+        raise ValueError(f"{source}: needs at least two dates to have a frequency, has {len(dates)}.")
+    steps = np.diff(dates.astype("datetime64[s]"))
+    zero = np.timedelta64(0, "s")
+    if (steps == zero).any():
+        raise ValueError(f"{source}: the date {show_date(dates[np.argmax(steps == zero)])} appears twice.")
+    if (steps < zero).any():
+        at = int(np.argmax(steps < zero))
+        raise ValueError(
+            f"{source}: dates are not sorted, {show_date(dates[at + 1])} follows {show_date(dates[at])}. "
+            "Sort them in time first."
+        )
+    uneven = steps != steps[0]
+    if uneven.any():
+        at = int(np.argmax(uneven))
+        raise ValueError(
+            f"{source}: the step from {show_date(dates[at])} to {show_date(dates[at + 1])} is "
+            f"{lead_name(steps[at])}, but the dates before it are {lead_name(steps[0])} apart."
+        )
+    return steps[0]
