@@ -5,6 +5,7 @@ A network is turned into one by EDM preconditioning (Karras et al. 2022, arXiv:2
 changes a denoiser's answer (guidance, errors put in for teaching) wraps one and is one again.
 """
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,7 +21,9 @@ class Denoiser(Protocol):
 
         Args:
             y: Noisy state, (batch, time, ensemble, grid, variable). Samplers pass float64.
-            sigma: Noise level on y's device: 0-d float64 from a sampler, or (batch, 1, ensemble, 1, 1).
+            sigma: Noise level. From a sampler a 0-d float64 tensor on the CPU, which mixes with tensors of
+                any device and can be branched on without synchronising; in training (batch, 1, ensemble,
+                1, 1) on y's device.
 
         Returns:
             The denoised state, of y's shape. Casting to the network's dtype happens inside.
@@ -47,8 +50,8 @@ def edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, 
 class EDMDenoiser:
     """D(y; σ) = c_skip y + c_out F(c_in y, c_noise): a network behind EDM preconditioning (Eq. 7).
 
-    The network's input is c_in y in `dtype` (unit variance at every σ) and c_noise, in `dtype` and of σ's
-    shape. The rest is done in y's dtype, so a float64 sampler keeps its precision at small σ, where D
+    The network's input is c_in y (unit variance at every σ) and c_noise (of σ's shape), in `dtype` and on y's
+    device. The rest is done in y's dtype, so a float64 sampler keeps its precision at small σ, where D
     is nearly y.
     """
 
@@ -77,7 +80,8 @@ class EDMDenoiser:
         """
         check_sigma(sigma, y)
         c_skip, c_out, c_in, c_noise = edm_coefficients(sigma, self.sigma_data)
-        output = self.network((c_in * y).to(self.dtype), c_noise.to(self.dtype))
+        c_noise = c_noise.to(y.device, self.dtype, non_blocking=True)
+        output = self.network((c_in * y).to(self.dtype), c_noise)
         return c_skip * y + c_out * output.to(y.dtype)
 
 
@@ -93,3 +97,104 @@ def check_sigma(sigma: Tensor, y: Tensor) -> None:
             f"sigma has shape {tuple(sigma.shape)} for y of shape {tuple(y.shape)}; give a 0-d tensor (one "
             "level for all) or one dimension for each of y's, of size 1 or y's: (batch, 1, ensemble, 1, 1)"
         )
+
+
+class Autoguidance:
+    """D_w = D_weak + w (D − D_weak): the model guided by a weaker version of itself.
+
+    Karras et al. 2024 (arXiv:2406.02507, Eq. 5). Where both err the same way, the difference points out of
+    the error. w = 1 is the model alone; above 1, errors shrink and so does the spread. Guiding only in an
+    interval of σ (Kynkäänniemi et al. 2024, arXiv:2404.07724) keeps the spread and saves calls.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        weak: Denoiser,
+        weight: float,
+        sigma_min: float = 0.0,
+        sigma_max: float = math.inf,
+    ) -> None:
+        """Guide `denoiser`.
+
+        Args:
+            denoiser: D, the good model.
+            weak: D_weak: fewer training steps or parameters, the same data and conditioning.
+            weight: w, usually 1 … 3.
+            sigma_min: Lowest level that is guided.
+            sigma_max: Highest level that is guided.
+
+        Raises:
+            ValueError: If weight is not finite, or the interval is empty.
+        """
+        if not math.isfinite(weight) or not sigma_min <= sigma_max:
+            raise ValueError(
+                f"need finite weight, sigma_min ≤ sigma_max, got {weight}, {sigma_min}, {sigma_max}"
+            )
+        self.denoiser, self.weak, self.weight = denoiser, weak, weight
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise y (…) at the 0-d level of a sampler; outside the interval the weak model is not called."""
+        denoised = self.denoiser(y, sigma)
+        if not self.sigma_min <= sigma.item() <= self.sigma_max:
+            return denoised
+        weak = self.weak(y, sigma)
+        return weak + self.weight * (denoised - weak)
+
+
+class CallCounter:
+    """Counts the calls of a denoiser (the network calls, if it stands closest to the network)."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.calls = 0
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise and count."""
+        self.calls += 1
+        return self.denoiser(y, sigma)
+
+
+class ErrorInjector:
+    """A denoiser with known faults, to see what each does to an ensemble and which sampler setting mends it.
+
+    Networks err towards the mean (`shrink`: too little spread) and towards smooth fields (`smooth`: lost
+    detail).
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        shrink: float = 0.0,
+        mean: Tensor | float = 0.0,
+        smooth: float = 0.0,
+        averaging: Tensor | None = None,
+    ) -> None:
+        """Spoil `denoiser`.
+
+        Args:
+            denoiser: D.
+            shrink: Part of D − mean that is taken away, 0 … 1.
+            mean: What D shrinks towards, broadcastable to y.
+            smooth: Part of D that is replaced by its neighbourhood mean, 0 … 1.
+            averaging: (grid, grid) matrix whose rows sum to 1, such as a graph's normalised adjacency; it
+                acts on y's grid axis, the last but one.
+
+        Raises:
+            ValueError: If a part is outside 0 … 1, or smoothing has no averaging matrix.
+        """
+        if not (0 <= shrink <= 1 and 0 <= smooth <= 1):
+            raise ValueError(f"shrink = {shrink} and smooth = {smooth} must lie in 0 … 1")
+        if smooth > 0 and averaging is None:
+            raise ValueError(f"smooth = {smooth} needs averaging, a (grid, grid) matrix whose rows sum to 1")
+        self.denoiser, self.shrink, self.mean = denoiser, shrink, mean
+        self.smooth, self.averaging = smooth, averaging
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise y (…, grid, variable), with the faults."""
+        denoised = self.denoiser(y, sigma)
+        if self.averaging is not None:
+            mixed = self.averaging.to(denoised) @ denoised
+            denoised = denoised + self.smooth * (mixed - denoised)
+        return denoised + self.shrink * (self.mean - denoised)

@@ -10,6 +10,7 @@ chunking or the number of devices; it is drawn on the CPU, so it is the same on 
 """
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Sequence
 
@@ -40,6 +41,100 @@ def noise_like(y: Tensor, generator: torch.Generator) -> Callable[[int], Tensor]
         return drawn.to(y.device)
 
     return noise
+
+
+class SphericalNoise:
+    """Isotropic Gaussian noise on the sphere up to a wavenumber, of unit variance at every node of any grid.
+
+    A sum of real spherical harmonics with independent N(0, variance) coefficients. By the addition theorem
+    Σ_m Y_lm(x)² = 2l + 1 at every point x, so the variance is the same everywhere. White noise on a latitude-
+    longitude grid has most of its power near the poles; this has none of that, and none at all above
+    `max_wavenumber`.
+    """
+
+    def __init__(
+        self, latitudes: Tensor, longitudes: Tensor, max_wavenumber: int, spectrum: Tensor | None = None
+    ) -> None:
+        """Compute the harmonics at the nodes: float32 (grid, (max_wavenumber + 1)²).
+
+        Args:
+            latitudes: Degrees north (grid,).
+            longitudes: Degrees east (grid,).
+            max_wavenumber: Highest total wavenumber L ≥ 0. With (L + 1)² below the number of nodes, some
+                patterns on the grid are never excited.
+            spectrum: Variance at each total wavenumber 0 … L, in any unit; by default all modes have the same,
+                which is the band-limited form of white noise.
+
+        Raises:
+            ValueError: If shapes do not fit or the spectrum is negative or zero throughout.
+        """
+        harmonics = spherical_harmonics(latitudes, longitudes, max_wavenumber)
+        wavenumbers = torch.arange(max_wavenumber + 1)
+        per_wavenumber = 2 * wavenumbers + 1
+        variances = per_wavenumber.double() if spectrum is None else torch.as_tensor(spectrum).double()
+        if variances.shape != wavenumbers.shape or variances.min() < 0 or variances.sum() == 0:
+            raise ValueError(
+                f"spectrum needs {max_wavenumber + 1} values ≥ 0, not all 0, one for each wavenumber 0 … "
+                f"{max_wavenumber}; got {variances.tolist()}"
+            )
+        amplitudes = (variances / variances.sum() / per_wavenumber).sqrt().repeat_interleave(per_wavenumber)
+        self.basis = (harmonics * amplitudes).float()
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Tensor:
+        """Draw float32 noise of `shape` = (time, grid, variable).
+
+        Raises:
+            ValueError: If the grid is not that of the nodes.
+        """
+        time, grid, variable = shape
+        if grid != len(self.basis):
+            raise ValueError(f"shape {shape} has {grid} nodes, this noise was made for {len(self.basis)}")
+        return self.basis @ white(rng, (time, self.basis.shape[1], variable))
+
+
+def spherical_harmonics(latitudes: Tensor, longitudes: Tensor, max_wavenumber: int) -> Tensor:
+    """Real spherical harmonics with mean square 1 over the sphere.
+
+    From the recurrence of the normalised associated Legendre functions (Holmes & Featherstone 2002,
+    doi:10.1007/s00190-002-0216-2, Eqs. 11-13), stable for the wavenumbers of any weather model.
+
+    Args:
+        latitudes: Degrees north (node,).
+        longitudes: Degrees east (node,).
+        max_wavenumber: Highest total wavenumber L ≥ 0.
+
+    Returns:
+        float64 (node, (L + 1)²), ordered l = 0 … L and m = −l … l within it; sines have m < 0.
+
+    Raises:
+        ValueError: If the coordinates are not two vectors of one length, or L is negative.
+    """
+    latitudes, longitudes = (torch.as_tensor(v).double().deg2rad() for v in (latitudes, longitudes))
+    if latitudes.ndim != 1 or latitudes.shape != longitudes.shape or max_wavenumber < 0:
+        raise ValueError(
+            f"need latitudes and longitudes of one shape (node,) and max_wavenumber ≥ 0, got "
+            f"{tuple(latitudes.shape)}, {tuple(longitudes.shape)}, {max_wavenumber}"
+        )
+    x, cos_latitude = latitudes.sin(), latitudes.cos()
+    columns: dict[tuple[int, int], Tensor] = {}
+    sectoral = torch.ones_like(x)  # P̄_mm
+    for m in range(max_wavenumber + 1):
+        if m > 0:
+            sectoral = sectoral * cos_latitude * math.sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
+        before, legendre = torch.zeros_like(x), sectoral
+        for degree in range(m, max_wavenumber + 1):
+            if degree > m:
+                a = math.sqrt((4 * degree**2 - 1) / (degree**2 - m**2))
+                b = (
+                    math.sqrt(((degree - 1) ** 2 - m**2) / (4 * (degree - 1) ** 2 - 1))
+                    if degree > m + 1
+                    else 0.0
+                )
+                before, legendre = legendre, a * (x * legendre - b * before)
+            columns[degree, m] = legendre * (m * longitudes).cos()
+            if m > 0:
+                columns[degree, -m] = legendre * (m * longitudes).sin()
+    return torch.stack([columns[key] for key in sorted(columns)], dim=1)
 
 
 class MemberNoise:

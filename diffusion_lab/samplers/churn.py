@@ -10,6 +10,8 @@ Noise = Callable[[int], Tensor]
 
 GAMMA_MAX = math.sqrt(2) - 1
 
+_REMEDY = "give noise=MemberNoise(seed).at(…) or noise=noise_like(y, generator), both in diffusion_lab.noise"
+
 
 def effective_churn(S_churn: float, num_steps: int) -> float:
     """The part of S_churn that acts: γ saturates at √2 − 1, so S_churn above (√2 − 1)·N changes nothing.
@@ -25,24 +27,33 @@ def effective_churn(S_churn: float, num_steps: int) -> float:
 
 
 def churn_gammas(
-    sigmas: list[float], S_churn: float, S_min: float, S_max: float, noise: Noise | None
+    sigmas: list[float], S_churn: float, S_min: float, S_max: float, S_noise: float, noise: Noise | None
 ) -> list[float]:
     """γ_i of every step: min(S_churn/N, √2 − 1) where S_min ≤ σ_i ≤ S_max, else 0.
 
     Raises:
-        ValueError: If S_churn < 0 or S_min > S_max, or if noise is needed and not given.
+        ValueError: If S_churn or S_noise is negative, S_min > S_max, or noise is needed and not given.
     """
-    if not S_churn >= 0 or not S_min <= S_max:
-        raise ValueError(f"need S_churn ≥ 0 and S_min ≤ S_max, got {S_churn = }, {S_min = }, {S_max = }")
-    num_steps = len(sigmas) - 1
-    gamma = min(S_churn / num_steps, GAMMA_MAX)
+    check_amount("S_churn", S_churn)
+    check_amount("S_noise", S_noise)
+    if not S_min <= S_max:
+        raise ValueError(f"S_min = {S_min} must not exceed S_max = {S_max}")
+    gamma = min(S_churn / (len(sigmas) - 1), GAMMA_MAX)
     gammas = [gamma if S_min <= sigma <= S_max else 0.0 for sigma in sigmas[:-1]]
     if any(gammas) and noise is None:
-        raise ValueError(
-            f"S_churn = {S_churn} adds noise: give noise=MemberNoise(seed).at(…), or "
-            "noise=noise_like(y, generator) (diffusion_lab.noise)"
-        )
+        raise ValueError(f"S_churn = {S_churn} adds noise: {_REMEDY}")
     return gammas
+
+
+def add_churn(
+    y: Tensor, sigma: float, gamma: float, S_noise: float, noise: Noise | None, index: int
+) -> tuple[Tensor, float]:
+    """Raise y from σ to σ̂ = (1 + γ)σ by noise of variance σ̂² − σ² (times S_noise²); nothing where γ = 0."""
+    if gamma == 0:
+        return y, sigma
+    sigma_hat = (1 + gamma) * sigma
+    amount = math.sqrt(sigma_hat**2 - sigma**2) * S_noise
+    return y + amount * draw_noise(noise, index, y), sigma_hat
 
 
 def draw_noise(noise: Noise | None, index: int, like: Tensor) -> Tensor:
@@ -52,11 +63,14 @@ def draw_noise(noise: Noise | None, index: int, like: Tensor) -> Tensor:
         ValueError: If no noise was given, or its shape is not the state's (members would share it).
     """
     if noise is None:
-        raise ValueError(
-            "this sampler adds noise: give noise=MemberNoise(seed).at(…), or noise=noise_like(y, generator) "
-            "(diffusion_lab.noise)"
-        )
+        raise ValueError(f"this sampler adds noise: {_REMEDY}")
     drawn = noise(index + 1)
     if drawn.shape != like.shape:
         raise ValueError(f"noise({index + 1}) has shape {tuple(drawn.shape)}, y has {tuple(like.shape)}")
     return drawn.to(like)
+
+
+def check_amount(name: str, value: float, limit: float = math.inf) -> None:
+    """ValueError unless 0 ≤ value ≤ limit."""
+    if not 0 <= value <= limit:
+        raise ValueError(f"{name} = {value} must be ≥ 0" + (f" and ≤ {limit}" if limit < math.inf else ""))

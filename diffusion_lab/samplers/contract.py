@@ -38,9 +38,10 @@ class Step:
 class Evaluations:
     """The denoiser as solvers see it: D(y, σ) with a Python-float σ, counted and searched for NaN.
 
-    σ reaches the denoiser as a 0-d float64 tensor filled on y's device, which costs no host-device
-    synchronisation. On the CPU every answer is checked at once; on an accelerator that would stall the
-    queue, so the number of the first bad call is kept on the device and read with the last state.
+    σ reaches the denoiser as a 0-d float64 tensor on the CPU: it mixes with tensors of any device as a plain
+    number would, and a denoiser may branch on it, all without host-device synchronisation. On the CPU
+    every answer is searched at once; on an accelerator that would stall the queue, so the number of
+    the first bad call is kept on the device and read with the last state.
     """
 
     def __init__(self, denoiser: Denoiser, y: Tensor) -> None:
@@ -58,7 +59,7 @@ class Evaluations:
     @torch.no_grad()
     def __call__(self, y: Tensor, sigma: float) -> Tensor:
         """D(y, σ) in the solver's dtype; ValueError for a wrong shape, FloatingPointError for NaN."""
-        denoised = self.denoiser(y, torch.full((), sigma, dtype=self.dtype, device=y.device))
+        denoised = self.denoiser(y, torch.tensor(sigma, dtype=torch.float64))
         if denoised.shape != y.shape:
             raise ValueError(f"the denoiser made {tuple(denoised.shape)} of y with shape {tuple(y.shape)}")
         # A sum is not finite if any term is not, and reads the field once without a mask of its size.
@@ -92,6 +93,8 @@ def sampler(solver: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Ste
         denoiser: Denoiser, y: Tensor, sigmas: Tensor | Sequence[float], **options: object
     ) -> Iterator[Step]:
         levels = check_schedule(sigmas)
+        if len(levels) < 2:
+            raise ValueError(f"sigmas = {levels} has no step; a schedule needs at least two levels")
         if not y.is_floating_point():
             raise TypeError(f"y must be a floating-point tensor, got {y.dtype}")
         evaluations = Evaluations(denoiser, y)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from diffusion_lab.samplers.churn import Noise, churn_gammas, draw_noise
+from diffusion_lab.samplers.churn import Noise, add_churn, churn_gammas
 from diffusion_lab.samplers.contract import Evaluations, Step, sampler
 
 
@@ -39,12 +39,9 @@ def heun(
     Raises:
         ValueError: If an option is out of range, or churn acts and no noise is given.
     """
-    gammas = churn_gammas(sigmas, S_churn, S_min, S_max, noise)
+    gammas = churn_gammas(sigmas, S_churn, S_min, S_max, S_noise, noise)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        if gammas[i] > 0:
-            sigma_hat = sigma * (1 + gammas[i])
-            y = y + math.sqrt(sigma_hat**2 - sigma**2) * S_noise * draw_noise(noise, i, y)
-            sigma = sigma_hat
+        y, sigma = add_churn(y, sigma, gammas[i], S_noise, noise, i)
         denoised = denoiser(y, sigma)
         slope = (y - denoised) / sigma  # dy/dσ, Eq. 3
         y_next = y + (sigma_next - sigma) * slope
