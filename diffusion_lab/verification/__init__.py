@@ -1,0 +1,26 @@
+"""Scores of ensemble forecasts.
+
+`verification.ensemble` has the fast scores on torch tensors; what is named here works on labelled forecasts
+and is loaded when first used, since the libraries behind it take seconds to import.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "by_lead_time": "forecasts",
+    "case_means": "forecasts",
+    "fields_like": "forecasts",
+    "rank_histogram": "forecasts",
+    "summarise": "forecasts",
+    "verify": "forecasts",
+    "format_lead_time": "tables",
+    "score_table": "tables",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
