@@ -62,7 +62,7 @@ class SphericalNoise:
             longitudes: Degrees east (grid,).
             max_wavenumber: Highest total wavenumber L ≥ 0. With (L + 1)² below the number of nodes, some
                 patterns on the grid are never excited.
-            spectrum: Variance at each total wavenumber 0 … L, in any unit; by default all modes have the same,
+            spectrum: Variance at each total wavenumber 0 … L, in any unit; by default the same for all modes,
                 which is the band-limited form of white noise.
 
         Raises:
@@ -176,8 +176,11 @@ class MemberNoise:
         lead_key = _seconds(lead)
 
         def noise(draw: int) -> Tensor:
-            fields = [[self._draw(s, lead_key, m, draw, shape) for m in members] for s in starts]
-            return torch.stack([torch.stack(row, dim=1) for row in fields]).to(device)
+            drawn = torch.empty(len(starts), shape[0], len(members), *shape[1:])
+            for b, start_key in enumerate(starts):
+                for e, member in enumerate(members):
+                    drawn[b, :, e] = self._draw(start_key, lead_key, member, draw, shape)
+            return drawn.to(device)
 
         return noise
 

@@ -1,13 +1,15 @@
 """DPM-Solver++: exponential integrators of the data prediction (Lu et al. 2022, arXiv:2211.01095).
 
 All solve y_t = e^(−h) y_s + ∫₀ʰ e^(−τ) D(λ_t − τ) dτ (see `exponential`), each with its own guess at D over
-the step. The step to σ = 0, infinitely long in λ = −ln σ, takes D as constant: y = D.
+the step. A step with D held fixed, y_t = D + e^(−h) (y_s − D), is `torch.lerp(D, y, sigma_next / sigma)`. The
+step to σ = 0, infinitely long in λ = −ln σ, takes D as constant: y = D.
 """
 
 import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from diffusion_lab.samplers.churn import Noise, add_churn, check_amount, churn_gammas, draw_noise
@@ -55,8 +57,8 @@ def dpmpp_2s(
         denoised = middle = denoiser(y, sigma)
         if sigma_next > 0:
             sigma_mid = math.sqrt(sigma * sigma_next)
-            middle = denoiser(denoised + sigma_mid / sigma * (y - denoised), sigma_mid)
-        y = middle + sigma_next / sigma * (y - middle)
+            middle = denoiser(torch.lerp(denoised, y, sigma_mid / sigma), sigma_mid)
+        y = torch.lerp(middle, y, sigma_next / sigma)
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)
 
 
@@ -81,8 +83,8 @@ def dpmpp_2m(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[
         denoised = middle = denoiser(y, sigma)
         if last is not None and sigma_next > 0:
             h, h_last = math.log(sigma / sigma_next), math.log(sigmas[i - 1] / sigma)
-            middle = denoised + h / (2 * h_last) * (denoised - last)
-        y = middle + sigma_next / sigma * (y - middle)
+            middle = torch.lerp(last, denoised, 1 + h / (2 * h_last))
+        y = torch.lerp(middle, y, sigma_next / sigma)
         last = denoised
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)
 
@@ -150,8 +152,8 @@ def dpmpp_2m_sde(
         denoised = middle = denoiser(y, sigma)
         if last is not None and sigma_next > 0:
             h, h_last = math.log(sigma / sigma_next), math.log(sigmas[i - 1] / sigma)
-            middle = denoised + h / (2 * h_last) * (denoised - last)
-        y = middle + (sigma_next / sigma) ** (1 + eta) * (y - middle)
+            middle = torch.lerp(last, denoised, 1 + h / (2 * h_last))
+        y = torch.lerp(middle, y, (sigma_next / sigma) ** (1 + eta))
         if eta > 0 and sigma_next > 0:
             amount = sigma_next * math.sqrt(1 - (sigma_next / sigma) ** (2 * eta))
             y = y + amount * S_noise * draw_noise(noise, i, y)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from diffusion_lab.samplers.churn import Noise, check_amount, draw_noise
@@ -14,8 +15,8 @@ from diffusion_lab.samplers.contract import Evaluations, Step, sampler
 def euler(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[Step]:
     """Euler steps along dy/dσ = (y − D)/σ: first order, N calls.
 
-    The slope is Karras et al. 2022 (arXiv:2206.00364), Eq. 3. With D held fixed over a step, its exact solution
-    is the same y_next = D + (σ_next/σ)(y − D): this is DDIM, too.
+    The slope is Karras et al. 2022 (arXiv:2206.00364), Eq. 3. With D held fixed over a step, the exact
+    solution is the same y_next = D + (σ_next/σ)(y − D): this is DDIM, too.
 
     Args:
         denoiser: D(y, σ).
@@ -27,7 +28,7 @@ def euler(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[Ste
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoiser(y, sigma)
-        y = denoised + sigma_next / sigma * (y - denoised)
+        y = torch.lerp(denoised, y, sigma_next / sigma)  # D + (σ_next/σ)(y − D)
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)
 
 
@@ -67,7 +68,7 @@ def euler_ancestral(
         denoised = denoiser(y, sigma)
         sigma_up = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
         sigma_down = math.sqrt(sigma_next**2 - sigma_up**2)
-        y = denoised + sigma_down / sigma * (y - denoised)
+        y = torch.lerp(denoised, y, sigma_down / sigma)
         if sigma_up > 0:
             y = y + sigma_up * S_noise * draw_noise(noise, i, y)
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from diffusion_lab.samplers.churn import Noise, add_churn, churn_gammas
@@ -44,9 +45,9 @@ def heun(
         y, sigma = add_churn(y, sigma, gammas[i], S_noise, noise, i)
         denoised = denoiser(y, sigma)
         slope = (y - denoised) / sigma  # dy/dσ, Eq. 3
-        y_next = y + (sigma_next - sigma) * slope
+        y_next = torch.add(y, slope, alpha=sigma_next - sigma)
         if sigma_next > 0:
             slope_next = (y_next - denoiser(y_next, sigma_next)) / sigma_next
-            y_next = y + (sigma_next - sigma) * (slope + slope_next) / 2
+            y_next = torch.add(y, slope + slope_next, alpha=(sigma_next - sigma) / 2)
         y = y_next
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)

@@ -18,7 +18,7 @@ def unipc(denoiser: Evaluations, y: Tensor, sigmas: list[float], order: int = 3)
     corrector repeats the step with it (their Algorithm 1). D is not evaluated again at the corrected state.
 
     The weights integrate the polynomials exactly. The paper's linear system R a = φ/B(h) has the same
-    solution a B(h) whatever B(h): its variants B₁ and B₂ differ only where a single unknown is replaced by 1/2.
+    solution a B(h) whatever B(h): its variants B₁ and B₂ differ only where a lone unknown is replaced by 1/2.
 
     Args:
         denoiser: D(y, σ).
