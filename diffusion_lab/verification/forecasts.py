@@ -204,14 +204,14 @@ def _variable_means(
 
 
 def _aligned(forecast: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both in float64 (float32 sums of large values would lose the score), if their cases are the same."""
+    """Both in memory in float64 (float32 sums of large values lose the score), if their cases agree."""
     xr.align(forecast, truth, join="exact")
     starts = "forecast_reference_time"
     if not np.array_equal(forecast[starts].values, truth[starts].values):
         raise ValueError(
             f"forecast and truth are of different starts: {forecast[starts].values} {truth[starts].values}"
         )
-    return forecast.astype(np.float64), truth.astype(np.float64)
+    return forecast.astype(np.float64).compute(), truth.astype(np.float64).compute()
 
 
 def _cell_weights(forecast: xr.Dataset, weights: ArrayLike) -> xr.DataArray:

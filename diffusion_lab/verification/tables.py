@@ -63,4 +63,6 @@ def _beside(scores: xr.Dataset, score: str, baselines: Sequence[str]) -> list[Te
 
 
 def _three_digits(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:.0f}"
     return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
