@@ -49,34 +49,67 @@ def show_date(date: np.datetime64) -> str:
     return str(np.datetime64(date, "m"))
 
 
-def even_frequency(dates: np.ndarray, source: str) -> np.timedelta64:
-    """The one step between all dates, or an error naming the first date that breaks it.
+def period(start: np.datetime64 | str, end: np.datetime64 | str) -> tuple[np.datetime64, np.datetime64]:
+    """First and last second of a period.
 
     Args:
-        dates: (time,) datetime64, at least two.
+        start: date at its own precision: `2024` begins on 1 January at 00 UTC.
+        end: likewise, and included: `2024` ends on 31 December at 23:59:59, `2024-12-31T12` at 12:59:59.
+
+    Raises:
+        ValueError: if one is no date, or the end is before the start.
+    """
+    first, last = np.datetime64(start), np.datetime64(end)
+    if np.isnat(first) or np.isnat(last):
+        raise ValueError(f"A period needs two dates, got {start!r} and {end!r}.")
+    seconds = (first.astype("datetime64[s]"), (last + 1).astype("datetime64[s]") - np.timedelta64(1, "s"))
+    if seconds[1] < seconds[0]:
+        raise ValueError(f"The period from {start} to {end} ends before it starts.")
+    return seconds
+
+
+def check_sorted(dates: np.ndarray, source: str) -> None:
+    """Check that dates strictly ascend.
+
+    Args:
+        dates: (time,) datetime64.
+        source: what the dates belong to, for the messages.
+
+    Raises:
+        ValueError: naming the first date that is unsorted, duplicated or not a time.
+    """
+    if np.isnat(dates).any():
+        raise ValueError(f"{source}: the date at index {np.isnat(dates).argmax()} is missing (NaT).")
+    wrong = np.flatnonzero(np.diff(dates) <= np.timedelta64(0, "s"))
+    if len(wrong):
+        before, after = dates[wrong[0]], dates[wrong[0] + 1]
+        if before == after:
+            raise ValueError(f"{source}: the date {show_date(after)} appears twice.")
+        raise ValueError(
+            f"{source}: dates are not sorted, {show_date(after)} follows {show_date(before)}. Sort them."
+        )
+
+
+def even_frequency(dates: np.ndarray, source: str) -> np.timedelta64:
+    """The one step between all dates.
+
+    Args:
+        dates: (time,) datetime64.
         source: what the dates belong to, for the messages.
 
     Returns:
         The step, `timedelta64[s]`.
 
     Raises:
-        ValueError: if there are fewer than two dates, or they are unsorted, duplicated or uneven.
+        ValueError: naming the date at which they are unsorted, duplicated or uneven, or if there are not two.
     """
     if len(dates) < 2:
         raise ValueError(f"{source}: needs at least two dates to have a frequency, has {len(dates)}.")
+    check_sorted(dates, source)
     steps = np.diff(dates.astype("datetime64[s]"))
-    zero = np.timedelta64(0, "s")
-    if (steps == zero).any():
-        raise ValueError(f"{source}: the date {show_date(dates[np.argmax(steps == zero)])} appears twice.")
-    if (steps < zero).any():
-        at = int(np.argmax(steps < zero))
-        raise ValueError(
-            f"{source}: dates are not sorted, {show_date(dates[at + 1])} follows {show_date(dates[at])}. "
-            "Sort them in time first."
-        )
-    uneven = steps != steps[0]
-    if uneven.any():
-        at = int(np.argmax(uneven))
+    uneven = np.flatnonzero(steps != steps[0])
+    if len(uneven):
+        at = uneven[0]
         raise ValueError(
             f"{source}: the step from {show_date(dates[at])} to {show_date(dates[at + 1])} is "
             f"{lead_name(steps[at])}, but the dates before it are {lead_name(steps[0])} apart."

@@ -32,7 +32,8 @@ def compute_forcing(
     Args:
         name: one of `COMPUTED_FORCINGS`.
         dates: (time,) datetime64, UTC.
-        latitudes, longitudes: (cell,) degrees.
+        latitudes: (cell,) degrees.
+        longitudes: (cell,) degrees.
 
     Returns:
         (time, cell) float32.
@@ -65,7 +66,8 @@ def cos_solar_zenith_angle(dates: np.ndarray, latitudes: np.ndarray, longitudes:
 
     Args:
         dates: (time,) datetime64, UTC.
-        latitudes, longitudes: (cell,) degrees.
+        latitudes: (cell,) degrees.
+        longitudes: (cell,) degrees.
 
     Returns:
         (time, cell) float64.

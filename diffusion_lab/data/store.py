@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
@@ -140,6 +141,21 @@ class Store:
     def ensemble_size(self) -> int:
         """Number of ensemble members."""
         return self._data.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all the data as they are read, uncompressed."""
+        return 4 * self._data.size
+
+    def lost_chunks(self) -> int:
+        """Number of chunks, other than those of missing dates, that are not there; lists the files."""
+        length = self._data.chunks[0]
+        starts = range(0, len(self.dates), length)
+        empty = sum(bool(self.missing[start : start + length].all()) for start in starts)
+        others = math.prod(
+            -(-size // chunk) for size, chunk in zip(self._data.shape[1:], self._data.chunks[1:], strict=True)
+        )
+        return max(0, (len(starts) - empty) * others - self._data.nchunks_initialized)
 
     def with_roles(
         self,

@@ -24,13 +24,14 @@ import numpy as np
 import zarr
 
 import diffusion_lab
-from diffusion_lab.data.dates import even_frequency, lead_name, lead_timedelta, show_date
+from diffusion_lab.data.dates import even_frequency, lead_name, lead_timedelta, period, show_date
 from diffusion_lab.data.statistics import STATISTICS, StatisticsCollector
 from diffusion_lab.data.store import ROLES, Role, Store, open_store
 
 # The version of anemoi-datasets' layout that is written.
 LAYOUT_VERSION = "0.22"
 _BLOCK_BYTES = 32 * 2**20
+_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class StoreMetadata:
         latitudes, longitudes: (cell,) degrees.
         field_shape: shape of a field before it was flattened to cells.
         resolution: name of the grid, such as `5.625` (degrees) or `N16` (Gaussian).
-        statistics_window: first and last date that count in the statistics: the training period.
+        statistics_window: start and end of the dates that count in the statistics, the training period; an
+            end such as `2024` or `2024-12-31` includes all of that year or day.
         tendency_leads: leads of the tendency statistics; by default the frequency and those of 6 h, 12 h and
             1 d that are multiples of it.
         missing_dates: those of `dates` that have no data.
@@ -104,8 +106,8 @@ class StoreWriter:
     Args:
         path: local path or fsspec URL of the store.
         metadata: all but the fields.
-        chunk_times: number of dates in a chunk. A read decodes whole chunks: 1 suits large grids; small grids
-            compress better and make fewer files with more.
+        chunk_times: number of dates in a chunk; as many as make 1 MiB by default. A read decodes whole
+            chunks.
         compressor: numcodecs codec of the data; Blosc's zstd by default.
 
     Raises:
@@ -117,7 +119,7 @@ class StoreWriter:
         self,
         path: str | PathLike[str],
         metadata: StoreMetadata,
-        chunk_times: int = 1,
+        chunk_times: int | None = None,
         compressor: numcodecs.abc.Codec | None = None,
     ) -> None:
         self.path = fspath(path)
@@ -125,11 +127,12 @@ class StoreWriter:
         self._dates = np.asarray(metadata.dates).astype("datetime64[s]")
         self._missing = _missing_mask(metadata, self._dates)
         leads = _tendency_steps(metadata, self._dates)
-        first, last = (np.datetime64(date, "s") for date in metadata.statistics_window)
+        first, last = period(*metadata.statistics_window)
         in_window = (self._dates >= first) & (self._dates <= last)
         _check(metadata, in_window)
         self._statistics = StatisticsCollector(len(metadata.variables), in_window, leads)
         self._shape = (len(self._dates), len(metadata.variables), 1, len(metadata.latitudes))
+        chunk_times = chunk_times or max(1, _CHUNK_BYTES // (4 * math.prod(self._shape[1:])))
         self._chunks = (min(chunk_times, len(self._dates)), *self._shape[1:])
         self._compressor = compressor or numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
         attributes = _attributes(metadata, self._dates, self._missing, in_window)
@@ -154,7 +157,7 @@ class StoreWriter:
         if all(name.endswith((".partial", "/.zgroup")) for name in found):
             return self._begin(), 0
         other = (
-            f"{self.path!r} exists and was not made with the same recipe. Remove it or choose another name."
+            f"{self.path!r} exists and is not of this recipe and its sources. Remove it or take another name."
         )
         try:
             group = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
@@ -277,7 +280,7 @@ def create_store(
     path: str | PathLike[str],
     metadata: StoreMetadata,
     read: Callable[[slice], np.ndarray],
-    chunk_times: int = 1,
+    chunk_times: int | None = None,
     compressor: numcodecs.abc.Codec | None = None,
 ) -> Store:
     """Create a store, or finish one that was interrupted.

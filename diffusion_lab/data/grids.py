@@ -1,0 +1,142 @@
+"""Where the values of a field lie: regular, Gaussian, curvilinear and unstructured grids, as cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+_NAMES = {
+    "latitude": ("latitude", "lat", "nav_lat", "clat"),
+    "longitude": ("longitude", "lon", "nav_lon", "clon"),
+}
+_UNITS = {
+    "latitude": ("degrees_north", "degree_north", "degrees_n", "degree_n"),
+    "longitude": ("degrees_east", "degree_east", "degrees_e", "degree_e"),
+}
+_SAME_PLACE = 1e-4  # degrees
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a field, in the order of the file.
+
+    Attributes:
+        dims: the field's dimensions over which the cells run.
+        shape: their sizes, (latitude, longitude) on a latitude-longitude grid.
+        latitudes: (cell,) float64, degrees.
+        longitudes: (cell,) float64, degrees.
+        resolution: a name for the grid: `5.625` (degrees), `N16` (Gaussian), or its shape.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    latitudes: np.ndarray
+    longitudes: np.ndarray
+    resolution: str
+
+    def equals(self, other: Grid) -> bool:
+        """Whether the cells are the same, to 0.0001 degrees."""
+        return self.shape == other.shape and all(
+            np.allclose(mine, theirs, rtol=0, atol=_SAME_PLACE)
+            for mine, theirs in ((self.latitudes, other.latitudes), (self.longitudes, other.longitudes))
+        )
+
+    def __str__(self) -> str:
+        lat, lon = self.latitudes, self.longitudes
+        shape = "x".join(map(str, self.shape))
+        return f"{shape} cells, latitudes {lat[0]:g} to {lat[-1]:g}, longitudes {lon[0]:g} to {lon[-1]:g}"
+
+
+def find_grid(dataset: xr.Dataset, file: str, coordinates: Mapping[str, str]) -> Grid:
+    """Find latitudes and longitudes in a file.
+
+    Args:
+        dataset: the file.
+        file: its name, for the messages.
+        coordinates: what the file calls `latitude` and `longitude`, where it cannot be guessed.
+
+    Raises:
+        ValueError: if they cannot be found or understood.
+    """
+    lat, lon = (_find(dataset, file, what, coordinates) for what in ("latitude", "longitude"))
+    latitudes, longitudes = (_degrees(array, file) for array in (lat, lon))
+    if np.abs(latitudes).max() > 90 + _SAME_PLACE:
+        raise ValueError(
+            f"{file}: {lat.name} runs to {np.abs(latitudes).max():g}; latitudes end at 90 degrees."
+        )
+    if np.abs(longitudes).max() > 360 + _SAME_PLACE:
+        raise ValueError(
+            f"{file}: {lon.name} runs to {np.abs(longitudes).max():g}; longitudes end at 360 degrees."
+        )
+    if lat.ndim == lon.ndim == 1 and lat.dims != lon.dims:
+        resolution = _resolution(latitudes, longitudes)
+        latitudes, longitudes = np.meshgrid(latitudes, longitudes, indexing="ij")
+        dims = (str(lat.dims[0]), str(lon.dims[0]))
+    elif lat.dims == lon.dims and lat.ndim:
+        dims = tuple(map(str, lat.dims))
+        resolution = "x".join(map(str, lat.shape))
+    else:
+        raise ValueError(f"{file}: {lat.name}{lat.dims} and {lon.name}{lon.dims} do not span a grid.")
+    return Grid(dims, latitudes.shape, latitudes.ravel(), longitudes.ravel(), resolution)
+
+
+def check_distinct(grid: Grid, file: str) -> None:
+    """Check that no two cells have the same latitude and longitude, as with both 0 and 360 degrees east.
+
+    Raises:
+        ValueError: if two do.
+    """
+    # Whole multiples of 0.0001 degrees, and the poles' many longitudes count as different.
+    lat = np.round(grid.latitudes / _SAME_PLACE).astype(np.int64)
+    lon = np.round(grid.longitudes / _SAME_PLACE).astype(np.int64) % round(360 / _SAME_PLACE)
+    _, first, counts = np.unique(np.stack([lat, lon]), axis=1, return_index=True, return_counts=True)
+    if counts.max() > 1:
+        cell = first[np.argmax(counts)]
+        raise ValueError(
+            f"{file}: two cells lie at latitude {grid.latitudes[cell]:g}, longitude "
+            f"{grid.longitudes[cell] % 360:g} degrees east. Remove the repeated meridian or cell."
+        )
+
+
+def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, str]) -> xr.DataArray:
+    if what in coordinates:
+        if coordinates[what] not in dataset.variables:
+            raise ValueError(
+                f"{file}: there is no {coordinates[what]!r}, which the recipe takes for the {what}."
+            )
+        return dataset[coordinates[what]]
+    described = [
+        str(name)
+        for name, array in dataset.variables.items()
+        if array.attrs.get("standard_name") == what or str(array.attrs.get("units")).lower() in _UNITS[what]
+    ]
+    named = [str(name) for name in dataset.variables if str(name).lower() in _NAMES[what]]
+    found = described if len(described) == 1 else named
+    if len(found) != 1:
+        raise ValueError(
+            f"{file}: cannot tell which coordinate is the {what} among "
+            f"{', '.join(map(str, dataset.coords)) or 'none'}. Say so in the recipe, for example "
+            f"coordinates: {{{what}: y}}."
+        )
+    return dataset[found[0]]
+
+
+def _degrees(array: xr.DataArray, file: str) -> np.ndarray:
+    if array.dtype.kind not in "iuf" or not np.isfinite(array.values).all():
+        raise ValueError(f"{file}: the coordinate {array.name} is not made of finite numbers.")
+    values = array.values.astype(np.float64)
+    return np.degrees(values) if str(array.attrs.get("units")).startswith("rad") else values
+
+
+def _resolution(latitudes: np.ndarray, longitudes: np.ndarray) -> str:
+    """Name of a latitude-longitude grid from its two axes."""
+    gaussian = np.degrees(np.arcsin(np.polynomial.legendre.leggauss(len(latitudes))[0]))
+    if np.allclose(np.sort(latitudes), gaussian, rtol=0, atol=1e-2) and len(latitudes) % 2 == 0:
+        return f"N{len(latitudes) // 2}"
+    steps = np.abs(np.concatenate([np.diff(latitudes), np.diff(longitudes)]))
+    if len(steps) and np.allclose(steps, steps[0], rtol=0, atol=1e-3):
+        return f"{round(float(steps[0]), 4):g}"
+    return f"{len(latitudes)}x{len(longitudes)}"
