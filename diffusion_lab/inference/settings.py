@@ -1,0 +1,120 @@
+"""How to sample: a schedule and a solver by name, with their options; overridden key by key, strictly."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.samplers import SAMPLERS, Step
+from diffusion_lab.schedules import SCHEDULES
+
+GUIDE_SCHEDULER = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0, "num_steps": 50}
+GUIDE_SAMPLER = {"sampler": "heun", "S_churn": 0.0, "S_min": 0.0, "S_max": float("inf"), "S_noise": 1.0}
+_GIVEN_BY_US = ("denoiser", "y", "sigmas", "noise")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """A noise schedule and a sampler, as the guide's `inference_defaults` spell them.
+
+    Args:
+        noise_scheduler: "schedule_type", a name in `SCHEDULES`, and that function's arguments.
+        diffusion_sampler: "sampler", a name in `SAMPLERS`, and that sampler's options.
+
+    Raises:
+        ValueError: an unknown name or option, or a value the schedule refuses; the message lists what is
+            allowed.
+    """
+
+    noise_scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(GUIDE_SCHEDULER))
+    diffusion_sampler: Mapping[str, Any] = field(default_factory=lambda: dict(GUIDE_SAMPLER))
+
+    def __post_init__(self) -> None:
+        _check("noise_scheduler", self.noise_scheduler, "schedule_type", SCHEDULES)
+        _check("diffusion_sampler", self.diffusion_sampler, "sampler", SAMPLERS)
+        self.sigmas()
+
+    def override(
+        self,
+        noise_scheduler_params: Mapping[str, Any] | None = None,
+        sampler_params: Mapping[str, Any] | None = None,
+    ) -> SamplingSettings:
+        """The same settings with some keys replaced (the guide's `predict_kwargs`).
+
+        Where another schedule or sampler is chosen, those of the present options that it does not know are
+        dropped; what is given here is always checked.
+
+        Raises:
+            ValueError: as the class.
+        """
+        return SamplingSettings(
+            _merge(self.noise_scheduler, noise_scheduler_params or {}, "schedule_type", SCHEDULES),
+            _merge(self.diffusion_sampler, sampler_params or {}, "sampler", SAMPLERS),
+        )
+
+    def sigmas(self) -> Tensor:
+        """The noise levels, float64, num_steps + 1 values down to 0."""
+        options = dict(self.noise_scheduler)
+        return SCHEDULES[options.pop("schedule_type")](**options)
+
+    def steps(self, denoiser: Denoiser, noise: Callable[[int], Tensor]) -> Iterator[Step]:
+        """Start from pure noise and walk down the schedule, one `Step` a solver step.
+
+        Args:
+            denoiser: D(y; σ).
+            noise: noise(0) is the start of unit variance, (batch, 1, ensemble, grid, variable); later draws
+                are asked for where the sampler adds noise.
+        """
+        options = dict(self.diffusion_sampler)
+        solver = SAMPLERS[options.pop("sampler")]
+        if "noise" in inspect.signature(solver).parameters:
+            options["noise"] = noise
+        sigmas = self.sigmas()
+        return solver(denoiser, sigmas[0] * noise(0).double(), sigmas, **options)
+
+    def sample(self, denoiser: Denoiser, noise: Callable[[int], Tensor]) -> Tensor:
+        """The last state of `steps`, float32."""
+        with torch.inference_mode():
+            for step in self.steps(denoiser, noise):  # noqa: B007
+                pass
+        return step.state.float()
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain dictionaries, as in a config or a checkpoint."""
+        return {
+            "noise_scheduler": dict(self.noise_scheduler),
+            "diffusion_sampler": dict(self.diffusion_sampler),
+        }
+
+
+def _options(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in _GIVEN_BY_US]
+
+
+def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]) -> None:
+    name = given.get(name_key)
+    if name not in table:
+        raise ValueError(f"{what}.{name_key} is {name!r}; it must be one of {', '.join(table)}")
+    allowed = _options(table[name])
+    for key in given:
+        if key != name_key and key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{what} {name!r} has no option {key!r}{hint} It takes: {', '.join(allowed)}")
+
+
+def _merge(
+    defaults: Mapping[str, Any], given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]
+) -> dict[str, Any]:
+    name = given.get(name_key, defaults[name_key])
+    if name not in table:
+        raise ValueError(f"{name_key} is {name!r}; it must be one of {', '.join(table)}")
+    allowed = {name_key, *_options(table[name])}
+    return {key: value for key, value in defaults.items() if key in allowed} | dict(given)

@@ -1,0 +1,33 @@
+"""Layer normalisation whose scale and bias follow the noise level."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ConditionalLayerNorm(nn.Module):
+    """LN(x)·(1 + Linear_s(cond)) + Linear_b(cond), with LN free of its own affine parameters.
+
+    The same idea as FiLM (Perez et al. 2018) and adaLN-zero (Peebles & Xie 2023): with `zero_init` the layer
+    starts as a plain layer norm and learns how each noise level differs.
+
+    Args:
+        normalized_shape: width of x.
+        condition_shape: width of the conditioning vector.
+        zero_init: start both linear maps at zero.
+    """
+
+    def __init__(self, normalized_shape: int, condition_shape: int, zero_init: bool = True) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,)
+        self.scale = nn.Linear(condition_shape, normalized_shape)
+        self.bias = nn.Linear(condition_shape, normalized_shape)
+        if zero_init:
+            for linear in (self.scale, self.bias):
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Normalise x (sample, node, channel) given cond (sample, condition); returns the shape of x."""
+        normalised = functional.layer_norm(x, self.normalized_shape)
+        return torch.addcmul(self.bias(cond)[:, None], normalised, 1 + self.scale(cond)[:, None])

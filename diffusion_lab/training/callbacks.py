@@ -1,0 +1,58 @@
+"""What is watched while a forecaster trains."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+# Edges of the noise-level bins, from levels that hide nothing to levels that hide everything.
+SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
+
+
+class NoiseLevelLoss(Callback):
+    """Logs the mean loss of each noise-level bin since the last log: where a model learns, and where not."""
+
+    def __init__(self) -> None:
+        self._losses: list[torch.Tensor] = []
+        self._sigmas: list[torch.Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect, and log every `log_every_n_steps`."""
+        self._losses.append(outputs["sample_loss"].flatten())
+        self._sigmas.append(outputs["sigma"].flatten())
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        losses, sigmas = torch.cat(self._losses).cpu(), torch.cat(self._sigmas).cpu()
+        for i, (low, high) in enumerate(zip(SIGMA_EDGES, SIGMA_EDGES[1:], strict=False)):
+            inside = (sigmas >= low) & (sigmas < high)
+            if inside.any():
+                pl_module.log(f"train/loss_sigma_bin_{i}", losses[inside].mean())
+        self._losses.clear()
+        self._sigmas.clear()
+
+
+class Throughput(Callback):
+    """Shows samples per second in the progress bar, a mean over the steps since the last log."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since, self._samples = time.monotonic(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count, and log every `log_every_n_steps`."""
+        self._samples += len(batch[0])
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            now = time.monotonic()
+            pl_module.log("train/samples_per_s", self._samples / (now - self._since), prog_bar=True)
+            self._since, self._samples = now, 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation is no training time."""
+        self._since, self._samples = time.monotonic(), 0
