@@ -176,7 +176,8 @@ def _dates(recipe: Recipe, fields: Mapping[str, Field], missing: np.ndarray) -> 
             f"Fewer than two dates lie in {show_date(first)} to {show_date(last)}; the files hold "
             f"{show_date(known[0])} to {show_date(known[-1])}."
         )
-    frequency = lead_timedelta(recipe.dates.frequency or np.diff(inside).min())
+    steps, counts = np.unique(np.diff(inside), return_counts=True)
+    frequency = lead_timedelta(recipe.dates.frequency or steps[counts.argmax()])
     dates = np.arange(inside[0], inside[-1] + np.timedelta64(1, "s"), frequency)
     stray = inside[~np.isin(inside, dates)]
     if len(stray) and recipe.dates.frequency is None:

@@ -104,7 +104,7 @@ class DatesRecipe(_Strict):
     Attributes:
         start: the first.
         end: the last; `2020` or `2020-12-31` include all of that year or day.
-        frequency: the step; the smallest in the files by default.
+        frequency: the step; the commonest in the files by default.
         missing: dates without data, which stay in the store and are skipped in training.
     """
 

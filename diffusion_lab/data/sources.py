@@ -158,7 +158,10 @@ def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
     except ImportError as error:
         raise ValueError(f"Reading {file} needs another package: {error}.") from error
     except Exception as error:
-        raise ValueError(f"Cannot read {file}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"Cannot read {file}; is it cut short, or no netCDF, GRIB or zarr? ({why})"
+        ) from error
 
 
 def _open_grib(file: str) -> list[xr.Dataset]:
