@@ -13,9 +13,9 @@ from diffusion_lab.graphs.sphere import Float64
 
 # The north pole is the centre of a face. The midpoints of a face's edges make its middle quarter, with the
 # same centre, so that no level has a node at a pole, where east is not defined. The turn about the
-# polar axis keeps the mesh's mirror planes off the meridians of usual grids: no data node is then equally far
-# from two hidden nodes, and rounding on another machine cannot choose another neighbour.
-_TURN_DEGREES = 10.0
+# polar axis keeps the mesh's mirror planes, every 60°, off the meridians of usual grids: no data node is then
+# equally far from two hidden nodes, and rounding on another machine cannot choose another neighbour.
+_TURN_DEGREES = 11.3719
 
 
 def _icosahedron() -> tuple[Float64, NDArray[np.int64]]:
