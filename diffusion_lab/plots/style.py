@@ -1,0 +1,77 @@
+"""Colours, units and axes that all pictures share.
+
+Lines take the Okabe-Ito palette and fields perceptually even maps, which colour-blind eyes can tell apart
+(Okabe & Ito 2008; Crameri et al. 2020, doi:10.1038/s41467-020-19160-7).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+BASELINES = {"persistence": VERMILION, "climatology": GREEN}
+
+FIELD = "viridis"
+SPREAD = "BuPu"
+DIFFERENCE = "RdBu_r"
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def pretty_units(units: str) -> str:
+    """CF units as they are set in print: "m2 s-2" becomes "m² s⁻²"."""
+    if units in ("", "1"):
+        return "–"
+    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda match: match[0].translate(_SUPERSCRIPT), units)
+
+
+def label(name: str, units: str) -> str:
+    """An axis label: "t850 [K]"."""
+    return f"{name} [{pretty_units(units)}]"
+
+
+def in_days(lead_time: NDArray[np.timedelta64]) -> NDArray[np.float64]:
+    """Lead times in days."""
+    return np.asarray(lead_time) / np.timedelta64(1, "D")
+
+
+def lead_time_axis(ax: Axes) -> None:
+    """Label the horizontal axis as the lead time in days."""
+    ax.set_xlabel("lead time [days]")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def tidy(ax: Axes) -> None:
+    """Faint grid, no box."""
+    ax.grid(color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def degree_axes(ax: Axes) -> None:
+    """Tick the axes of a map in degrees east or west, north or south."""
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 6, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 5, 6, 10]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _degrees((x + 180) % 360 - 180, "E", "W")))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _degrees(y, "N", "S")))
+    ax.tick_params(labelsize="x-small", length=2, color="0.4")
+
+
+def _degrees(value: float, positive: str, negative: str) -> str:
+    side = "" if value in (0, -180) else positive if value > 0 else negative
+    return f"{abs(value):g}°{side}"

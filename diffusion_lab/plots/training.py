@@ -1,0 +1,78 @@
+"""How training went, and the noise levels that it and the samplers use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from diffusion_lab.plots.style import BLACK, LINES, YELLOW, tidy
+
+
+def training_curves(
+    ax: Axes, steps: ArrayLike, loss: ArrayLike, by_level: Mapping[str, ArrayLike] | None = None
+) -> None:
+    """Draw the loss against the training step, and the loss in each bin of noise levels.
+
+    Args:
+        ax: where to draw.
+        steps: (N,) optimiser steps.
+        loss: (N,) weighted loss; NaN where it was not logged.
+        by_level: (N,) loss of each bin by its label, from the lowest to the highest noise level.
+    """
+    steps = np.asarray(steps)
+    by_level = by_level or {}
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(by_level))))
+    for (name, values), colour in zip(by_level.items(), colours, strict=False):
+        _line_without_gaps(ax, steps, values, color=colour, linewidth=1, label=name)
+    _line_without_gaps(ax, steps, loss, color=BLACK, linewidth=2, label="all levels")
+    tidy(ax)
+    ax.set_yscale("log")
+    ax.set_xlabel("optimiser step")
+    ax.set_ylabel("weighted loss [–]")
+    ax.legend(frameon=False, fontsize="small", title="noise level σ" if by_level else None)
+
+
+def noise_schedule(
+    ax: Axes, schedules: Mapping[str, Sequence[float]], churn: tuple[float, float] | None = None
+) -> None:
+    """Draw the noise level against the solver step, for one schedule or several.
+
+    Args:
+        ax: where to draw.
+        schedules: (N + 1,) decreasing levels by name; the last, 0, is marked at the foot of the axis.
+        churn: S_min and S_max, the levels between which a stochastic sampler adds noise.
+    """
+    schedules = {name: np.asarray(sigmas, np.float64) for name, sigmas in schedules.items()}
+    smallest = min(sigmas[sigmas > 0].min() for sigmas in schedules.values())
+    largest = max(sigmas.max() for sigmas in schedules.values())
+    foot = smallest / 3
+    if churn is not None:
+        ax.axhspan(
+            max(churn[0], foot), min(churn[1], 2 * largest), color=YELLOW, alpha=0.3, label="churn", lw=0
+        )
+    for number, (name, sigmas) in enumerate(schedules.items()):
+        colour = LINES[number % len(LINES)]
+        ax.plot(
+            np.where(sigmas > 0, sigmas, foot),
+            color=colour,
+            marker="o",
+            markersize=3.5,
+            label=name,
+            clip_on=False,
+        )
+    tidy(ax)
+    ax.set_yscale("log")
+    ax.set_ylim(foot, 2 * largest)
+    ax.set_xlabel("solver step")
+    ax.set_ylabel("noise level σ [–]")
+    ax.legend(frameon=False, fontsize="small")
+
+
+def _line_without_gaps(ax: Axes, steps: ArrayLike, values: ArrayLike, **style: object) -> None:
+    values = np.asarray(values, np.float64)
+    logged = np.isfinite(values)
+    ax.plot(steps[logged], values[logged], **style)
