@@ -19,7 +19,7 @@ from diffusion_lab.data.dates import check_sorted, show_date
 from diffusion_lab.data.grids import Grid, check_distinct, find_grid
 
 # What a task reads at once where the file's own chunks do not say.
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class Sources:
             name,
             data.reshape(*data.shape[: len(leading)], -1),
             dates if leading else dates[:0],
-            str(array.attrs.get("units", "")),
+            # UDUNITS allows both m**2 and m2; stores say m2.
+            str(array.attrs.get("units", "")).replace("**", ""),
             str(array.attrs.get("long_name", "")),
             file,
         )

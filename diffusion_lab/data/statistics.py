@@ -6,6 +6,7 @@ Sums are compensated (Neumaier, 1974) and squared deviations merged block by blo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -93,32 +94,31 @@ class StatisticsCollector:
         self.leads = dict(leads)
         self.running = {name: RunningStatistics(num_variables) for name in ("", *self.leads)}
         self.reach = max(self.leads.values(), default=0)
-        self._past: np.ndarray | None = None
+        # Views of the fields just before the next block, oldest first.
+        self._past: deque[np.ndarray] = deque(maxlen=self.reach)
 
-    def remember(self, past: np.ndarray) -> None:
-        """Hand in the fields just before the next block: at least `reach` of them, or all there are."""
-        self._past = past[len(past) - min(len(past), self.reach) :]
+    def remember(self, fields: np.ndarray) -> None:
+        """Hand in the fields just before the next block, (time, variable, cell), without counting them."""
+        self._past.extend(fields)
 
     def update(self, start: int, values: np.ndarray) -> None:
         """Take in the block of dates that begins at index `start`.
 
         Args:
             start: index of the block's first date; the block before it must have been fed (or remembered).
-            values: (time, variable, cell) float32.
+            values: (time, variable, cell) float32, not to be changed afterwards.
         """
-        past = values[:0] if self._past is None else self._past
-        joined = np.concatenate([past, values])
-        first = start - len(past)
-        inside = self.in_window[first : first + len(joined)]
+        past = len(self._past)
+        inside = self.in_window[start - past : start + len(values)]
         for variable in range(values.shape[1]):
-            x = joined[:, variable].astype(np.float64)
-            self.running[""].update(variable, x[len(past) :][inside[len(past) :]])
+            x = np.array([field[variable] for field in (*self._past, *values)], np.float64)
+            self.running[""].update(variable, x[past:][inside[past:]])
             for name, steps in self.leads.items():
                 # The block's own dates that have a date `steps` before them.
-                later = np.arange(max(len(past), steps), len(joined))
+                later = np.arange(max(past, steps), len(x))
                 later = later[inside[later] & inside[later - steps]]
                 self.running[name].update(variable, x[later] - x[later - steps])
-        self.remember(joined)
+        self.remember(values)
 
     @property
     def state(self) -> np.ndarray:

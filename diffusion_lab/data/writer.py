@@ -30,7 +30,7 @@ from diffusion_lab.data.store import ROLES, Role, Store, open_store
 
 # The version of anemoi-datasets' layout that is written.
 LAYOUT_VERSION = "0.22"
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
 
 
@@ -213,7 +213,7 @@ class StoreWriter:
         array.attrs["_ARRAY_DIMENSIONS"] = [dimension]
 
     def remaining(self) -> list[slice]:
-        """The blocks still to be written, in order: a whole number of chunks each, about 32 MiB."""
+        """The blocks still to be written, in order: a whole number of chunks each, about 16 MiB."""
         size = self._chunks[0] * max(1, _BLOCK_BYTES // (4 * math.prod(self._chunks)))
         total = self._shape[0]
         return [slice(start, min(start + size, total)) for start in range(self._done, total, size)]

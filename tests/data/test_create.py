@@ -28,7 +28,7 @@ def daily(dates=DATES, latitudes=LATITUDES, longitudes=LONGITUDES):
         {
             "t2m": (dims, 280 + values(), {"units": "K", "long_name": "2 metre temperature"}),
             "sst": (dims, 290 + values(), {"units": "K"}),
-            "z": (("time", "level", "latitude", "longitude"), 5e4 + values(2), {"units": "m2 s-2"}),
+            "z": (("time", "level", "latitude", "longitude"), 5e4 + values(2), {"units": "m**2 s**-2"}),
         },
         {"time": dates, "level": [500, 850], "latitude": latitudes, "longitude": longitudes},
     )
@@ -257,7 +257,8 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     daily().to_netcdf(tmp_path / "a.nc")
     file = tmp_path / "r.yaml"
     file.write_text(
-        f"description: about it\nsource: {tmp_path}/*.nc\nstatistics: {{start: 2001-01-01, end: 2001-01-31}}\n"
+        f"description: about it\nsource: {tmp_path}/*.nc\n"
+        "statistics: {start: 2001-01-01, end: 2001-01-31}\n"
         "variables: {t2m: {variable: t2m, role: diagnostic}}\n"
     )
     parser = argparse.ArgumentParser()
