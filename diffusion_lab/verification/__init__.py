@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "by_lead_time": "forecasts",
+    "by_lead_time": "layout",
     "case_means": "forecasts",
-    "fields_like": "forecasts",
+    "fields_like": "layout",
     "rank_histogram": "forecasts",
     "summarise": "forecasts",
     "verify": "forecasts",

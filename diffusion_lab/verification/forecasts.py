@@ -5,71 +5,16 @@ for each field, of dimensions (time, ensemble, cell) with a lead time for each t
 ensemble, cell) for several starts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scores.continuous import additive_bias, mae, mse
 from scores.probability import crps_for_ensemble
 from scores.probability import rank_histogram as count_ranks
 
-
-def by_lead_time(forecast: xr.Dataset) -> xr.Dataset:
-    """The forecast with dimensions (start, lead_time, …), whether it has one start or several.
-
-    Args:
-        forecast: with coordinates `lead_time` and `forecast_reference_time`, a scalar or along `start`.
-
-    Raises:
-        KeyError: if one of these coordinates is missing.
-    """
-    for name in ("lead_time", "forecast_reference_time"):
-        if name not in forecast.coords:
-            raise KeyError(
-                f"a forecast needs a coordinate {name!r}; it has {sorted(map(str, forecast.coords))}"
-            )
-    if "time" in forecast.dims:
-        forecast = forecast.swap_dims(time="lead_time")
-    if "start" not in forecast.dims:
-        forecast = forecast.expand_dims("start")
-        start = forecast["forecast_reference_time"].values.reshape(1)
-        forecast = forecast.assign_coords(forecast_reference_time=("start", start))
-    return forecast.drop_vars(["time", "start"], errors="ignore").transpose("start", "lead_time", ...)
-
-
-def fields_like(
-    forecast: xr.Dataset,
-    evaluate: Callable[[NDArray[np.datetime64], Sequence[str]], ArrayLike],
-    *,
-    at_start: bool = False,
-) -> xr.Dataset:
-    """Fields for the valid times of a forecast, such as the truth from a store, laid out like it.
-
-    Args:
-        forecast: one start or several.
-        evaluate: from distinct, ascending dates (N,) and the names of the forecast's variables to their
-            fields (N, variable, cell).
-        at_start: take the fields of the start of each forecast instead, which is the persistence forecast.
-
-    Returns:
-        The forecast's variables with dimensions (start, lead_time, cell).
-    """
-    forecast = by_lead_time(forecast)
-    names = [str(name) for name in forecast.data_vars]
-    lead = forecast["lead_time"].values.astype("timedelta64[s]")
-    dates = forecast["forecast_reference_time"].values.astype("datetime64[s]")[:, None] + lead * (
-        not at_start
-    )
-    distinct, position = np.unique(dates, return_inverse=True)
-    fields = np.asarray(evaluate(distinct, names))[position.reshape(dates.shape)]
-    coords = {
-        name: forecast[name] for name in ("lead_time", "forecast_reference_time", "latitude", "longitude")
-    }
-    return xr.Dataset(
-        {name: (("start", "lead_time", "cell"), fields[:, :, i]) for i, name in enumerate(names)},
-        coords=coords,
-    )
+from diffusion_lab.verification.layout import by_lead_time
 
 
 def case_means(
@@ -100,13 +45,13 @@ def case_means(
     baselines = {name: by_lead_time(baseline) for name, baseline in baselines.items()}
 
     names = [str(name) for name in forecast.data_vars]
-    means = xr.concat(
-        [
+    # numbagg, where it is installed, compiles for seconds to save milliseconds.
+    with xr.set_options(use_numbagg=False):
+        variables = [
             _variable_means(forecast[name], truth[name], {k: v[name] for k, v in baselines.items()}, weights)
             for name in names
-        ],
-        xr.Variable("variable", names),
-    )
+        ]
+    means = xr.concat(variables, xr.Variable("variable", names))
     units = [forecast[name].attrs.get("units", "1") for name in names]
     means = means.assign_coords(units=("variable", units)).assign_attrs(
         num_members=forecast.sizes["ensemble"]
