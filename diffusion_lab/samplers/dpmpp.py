@@ -39,11 +39,7 @@ def dpmpp_2s(
         denoiser: D(y, σ).
         y: State at level `sigmas[0]`.
         sigmas: Schedule, N + 1 levels.
-        S_churn: Amount of noise added over the trajectory; acts up to (√2 − 1)·N (`effective_churn`).
-        S_min: Lowest level that is churned.
-        S_max: Highest level that is churned.
-        S_noise: Standard deviation of the added noise.
-        noise: `noise(draw)`, asked only in steps with γ > 0.
+        S_churn, S_min, S_max, S_noise, noise: As in `heun`.
 
     Yields:
         A `Step` for each level left.

@@ -2,6 +2,8 @@
 
 import gc
 import inspect
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -171,6 +173,28 @@ def test_members_sampled_apart_equal_members_sampled_together(name):
         return sample(SAMPLERS[name], lambda y, sigma: torch.tanh(y), 80 * draws(0), LEVELS, **given)
 
     assert torch.equal(run(together), torch.cat([run(draws) for draws in apart], dim=2))
+
+
+def test_the_core_imports_nothing_heavier_than_torch():
+    code = (
+        "import sys, torch; before = set(sys.modules); "
+        "import diffusion_lab.samplers, diffusion_lab.analytic, diffusion_lab.noise; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before if not name.startswith('_')})"
+    )
+    added = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {
+        "scipy",
+        "matplotlib",
+        "lightning",
+        "pytorch_lightning",
+        "torch_geometric",
+        "xarray",
+        "zarr",
+        "IPython",
+    }
+    assert not heavy & set(added)
 
 
 def test_steps_are_frozen():
