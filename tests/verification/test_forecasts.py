@@ -112,6 +112,8 @@ def test_scores_of_one_start_are_those_of_its_row():
     one = case_means(one_start(forecast, 1), one_start(truth, 1), weights, {})
     xr.testing.assert_allclose(one, all_starts.isel(start=[1]))
     xr.testing.assert_allclose(summarise(one), summarise(all_starts.isel(start=[1])))
+    together = xr.concat([by_lead_time(one_start(forecast, index)) for index in range(3)], "start")
+    xr.testing.assert_allclose(case_means(together, truth, weights, {}), all_starts)
 
 
 def test_lazy_forecasts_give_the_same_scores(tmp_path):
