@@ -32,11 +32,12 @@ def open_store(path: str | PathLike[str], roles: Mapping[str, Role] | None = Non
         FileNotFoundError: if there is no zarr group at `path`.
         ValueError: if it is not such a store, or one that was cut short; see `Store`.
     """
+    url = fspath(path).removeprefix("file://")
     try:
-        group = zarr.open_group(fspath(path), mode="r")
+        group = zarr.open_group(url, mode="r")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"No zarr store at {fspath(path)!r}.") from error
-    store = Store(group, fspath(path))
+        raise FileNotFoundError(f"No zarr store at {url!r}.") from error
+    store = Store(group, url)
     return store.with_roles(**_by_role(roles)) if roles else store
 
 

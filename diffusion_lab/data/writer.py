@@ -122,7 +122,7 @@ class StoreWriter:
         chunk_times: int | None = None,
         compressor: numcodecs.abc.Codec | None = None,
     ) -> None:
-        self.path = fspath(path)
+        self.path = fspath(path).removeprefix("file://")
         self.metadata = metadata
         self._dates = np.asarray(metadata.dates).astype("datetime64[s]")
         self._missing = _missing_mask(metadata, self._dates)

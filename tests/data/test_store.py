@@ -1,6 +1,7 @@
 import pickle
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -124,7 +125,8 @@ def test_zarr_v3_and_urls(path, fields, tmp_path):
     target.attrs.put(dict(source.attrs))
     for name, array in source.arrays():
         target.create_array(name, data=array[:])
-    for url in (str(tmp_path / "v3.zarr"), f"file://{path}"):
+    fsspec.filesystem("memory").put(str(path), "/remote.zarr", recursive=True)
+    for url in (str(tmp_path / "v3.zarr"), f"file://{path}", "memory://remote.zarr"):
         store = open_store(url)
         np.testing.assert_array_equal(store.read(slice(None)), with_holes(fields))
         assert store.dates[1] == np.datetime64("2024-01-01T06")
