@@ -176,11 +176,13 @@ class MemberNoise:
         lead_key = _seconds(lead)
 
         def noise(draw: int) -> Tensor:
-            drawn = torch.empty(len(starts), shape[0], len(members), *shape[1:])
+            # Pinned memory is copied to a GPU without waiting for the work queued there.
+            pinned = torch.device(device).type == "cuda"
+            drawn = torch.empty(len(starts), shape[0], len(members), *shape[1:], pin_memory=pinned)
             for b, start_key in enumerate(starts):
                 for e, member in enumerate(members):
                     drawn[b, :, e] = self._draw(start_key, lead_key, member, draw, shape)
-            return drawn.to(device)
+            return drawn.to(device, non_blocking=pinned)
 
         return noise
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Noise = Callable[[int], Tensor]
@@ -53,11 +54,11 @@ def add_churn(
         return y, sigma
     sigma_hat = (1 + gamma) * sigma
     amount = math.sqrt(sigma_hat**2 - sigma**2) * S_noise
-    return y + amount * draw_noise(noise, index, y), sigma_hat
+    return add_noise(y, amount, noise, index), sigma_hat
 
 
-def draw_noise(noise: Noise | None, index: int, like: Tensor) -> Tensor:
-    """The noise of step `index`, in the state's dtype.
+def add_noise(y: Tensor, amount: float, noise: Noise | None, index: int) -> Tensor:
+    """Add `amount` times the noise of step `index`.
 
     Raises:
         ValueError: If no noise was given, or its shape is not the state's (members would share it).
@@ -65,9 +66,9 @@ def draw_noise(noise: Noise | None, index: int, like: Tensor) -> Tensor:
     if noise is None:
         raise ValueError(f"this sampler adds noise: {_REMEDY}")
     drawn = noise(index + 1)
-    if drawn.shape != like.shape:
-        raise ValueError(f"noise({index + 1}) has shape {tuple(drawn.shape)}, y has {tuple(like.shape)}")
-    return drawn.to(like)
+    if drawn.shape != y.shape:
+        raise ValueError(f"noise({index + 1}) has shape {tuple(drawn.shape)}, y has {tuple(y.shape)}")
+    return torch.add(y, drawn.to(y), alpha=amount)
 
 
 def check_amount(name: str, value: float, limit: float = math.inf) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_lab.samplers.churn import Noise, add_churn, check_amount, churn_gammas, draw_noise
+from diffusion_lab.samplers.churn import Noise, add_churn, add_noise, check_amount, churn_gammas
 from diffusion_lab.samplers.contract import Evaluations, Step, sampler
 from diffusion_lab.samplers.exponential import data_step
 
@@ -39,7 +39,11 @@ def dpmpp_2s(
         denoiser: D(y, σ).
         y: State at level `sigmas[0]`.
         sigmas: Schedule, N + 1 levels.
-        S_churn, S_min, S_max, S_noise, noise: As in `heun`.
+        S_churn: Amount of noise added over the trajectory, as in `heun`.
+        S_min: Lowest level that is churned.
+        S_max: Highest level that is churned.
+        S_noise: Standard deviation of the added noise.
+        noise: `noise(draw)`, asked only in steps with γ > 0.
 
     Yields:
         A `Step` for each level left.
@@ -152,6 +156,6 @@ def dpmpp_2m_sde(
         y = torch.lerp(middle, y, (sigma_next / sigma) ** (1 + eta))
         if eta > 0 and sigma_next > 0:
             amount = sigma_next * math.sqrt(1 - (sigma_next / sigma) ** (2 * eta))
-            y = y + amount * S_noise * draw_noise(noise, i, y)
+            y = add_noise(y, amount * S_noise, noise, i)
         last = denoised
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)

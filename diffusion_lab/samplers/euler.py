@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_lab.samplers.churn import Noise, check_amount, draw_noise
+from diffusion_lab.samplers.churn import Noise, add_noise, check_amount
 from diffusion_lab.samplers.contract import Evaluations, Step, sampler
 
 
@@ -70,5 +70,5 @@ def euler_ancestral(
         sigma_down = math.sqrt(sigma_next**2 - sigma_up**2)
         y = torch.lerp(denoised, y, sigma_down / sigma)
         if sigma_up > 0:
-            y = y + sigma_up * S_noise * draw_noise(noise, i, y)
+            y = add_noise(y, sigma_up * S_noise, noise, i)
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)

@@ -44,10 +44,10 @@ def heun(
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         y, sigma = add_churn(y, sigma, gammas[i], S_noise, noise, i)
         denoised = denoiser(y, sigma)
-        slope = (y - denoised) / sigma  # dy/dσ, Eq. 3
+        slope = (y - denoised).div_(sigma)  # dy/dσ, Eq. 3
         y_next = torch.add(y, slope, alpha=sigma_next - sigma)
         if sigma_next > 0:
-            slope_next = (y_next - denoiser(y_next, sigma_next)) / sigma_next
-            y_next = torch.add(y, slope + slope_next, alpha=(sigma_next - sigma) / 2)
+            slope_next = (y_next - denoiser(y_next, sigma_next)).div_(sigma_next)
+            y_next = torch.add(y, slope_next.add_(slope), alpha=(sigma_next - sigma) / 2)
         y = y_next
         yield Step(i, sigma_next, y, denoised, denoiser.nfe)
