@@ -95,11 +95,11 @@ def piecewise(
     """Two `karras` spacings that meet at a chosen level: its own number of steps and curvature on each side.
 
     Args:
-        num_steps: Solver steps N ≥ 2 in all.
+        num_steps: Solver steps N ≥ 3 in all.
         sigma_max: First level.
         sigma_min: Last level above zero.
         sigma_split: The level that both parts share, `sigma_min < sigma_split < sigma_max`.
-        num_steps_above: Steps from `sigma_max` to `sigma_split`, 1 … N − 1; half of them by default.
+        num_steps_above: Steps from `sigma_max` to `sigma_split`, 1 … N − 2; half of them by default.
         rho_above: ρ of the spacing above the split (1 is linear, large values approach exponential).
         rho_below: ρ of the spacing below the split.
 
