@@ -20,7 +20,15 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 
 class ConfigError(ValueError):
@@ -44,7 +52,7 @@ def _check_target(node: Any) -> Any:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in node:
             if key != "_target_" and key not in parameters:
-                raise ValueError(f"{target.__name__} takes no {key!r}{_nearest(key, parameters)}")
+                raise ValueError(f"{target.__name__} takes no {key!r}{nearest(key, parameters)}")
     return dict(node)
 
 
@@ -263,7 +271,9 @@ def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
 def _explain(fault: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"  {path}: there is no such key{_nearest(str(fault['loc'][-1]), _fields_at(fault['loc'][:-1]))}"
+        return (
+            f"  {path}: there is no such key{nearest(str(fault['loc'][-1]), _fields_at(fault['loc'][:-1]))}"
+        )
     if fault["type"] == "missing":
         return f"  {path}: is required"
     message = fault["msg"]
@@ -279,8 +289,7 @@ def _fields_at(path: Sequence[Any]) -> list[str]:
     return [field.alias or name for name, field in group.model_fields.items()]
 
 
-def _nearest(key: str, allowed: Mapping[str, Any] | Sequence[str]) -> str:
+def nearest(key: str, allowed: Mapping[str, Any] | Sequence[str]) -> str:
+    """The end of a message on an unknown key: the key it is most like, or all that are allowed."""
     near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(allowed)}"
-
-

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,3 +112,18 @@ def harmonics(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
 def hour_of_day(dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
     """Return the full hours (time,) since 00 UTC."""
     return (dates - dates.astype("datetime64[D]")).astype("timedelta64[h]").astype(np.int64)
+
+
+def climatology_of(store: Store) -> Climatology:
+    """The climatology that goes with a store: one kept beside it, else one fitted to its statistics window.
+
+    Beside `NAME.zarr` it is `NAME_climatology.npz`: the shipped store holds too few years to fit one.
+
+    Raises:
+        ValueError: as `fit_climatology`.
+    """
+    beside = Path(store.path.removesuffix(".zarr") + "_climatology.npz")
+    if beside.is_file():
+        return Climatology.load(beside)
+    start, end = (store.attributes[f"statistics_{which}_date"] for which in ("start", "end"))
+    return fit_climatology(store, start, end)

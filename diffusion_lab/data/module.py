@@ -75,7 +75,7 @@ class ForecastDataset(Dataset):
         return len(self.starts)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """x (time, ensemble, grid, input variable) and the next state (1, ensemble, grid, output variable)."""
+        """Past states (time, ensemble, grid, input) and the next state (1, ensemble, grid, output)."""
         start = self.starts[index]
         x = torch.from_numpy(self.reader.inputs(start + self.past))
         state = torch.from_numpy(self.reader.outputs([start + self.step]))
@@ -96,7 +96,9 @@ class StepSampler(Sampler[int]):
         first_step: the step to start from.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, num_steps: int, seed: int, first_step: int = 0) -> None:
+    def __init__(
+        self, num_samples: int, batch_size: int, num_steps: int, seed: int, first_step: int = 0
+    ) -> None:
         self.num_samples, self.seed = num_samples, seed
         self.first, self.total = first_step * batch_size, num_steps * batch_size
 
@@ -109,7 +111,9 @@ class StepSampler(Sampler[int]):
         while position < self.total:
             epoch, offset = divmod(position, self.num_samples)
             generator = torch.Generator().manual_seed(self.seed + epoch)
-            order = torch.randperm(self.num_samples, generator=generator)[offset : self.total - position + offset]
+            order = torch.randperm(self.num_samples, generator=generator)[
+                offset : self.total - position + offset
+            ]
             yield from order.tolist()
             position += len(order)
 
@@ -147,7 +151,12 @@ class ForecastDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.batch_size, self.num_steps, self.num_workers, self.seed = batch_size, num_steps, num_workers, seed
+        self.batch_size, self.num_steps, self.num_workers, self.seed = (
+            batch_size,
+            num_steps,
+            num_workers,
+            seed,
+        )
         length = lead_timedelta(step)
         reader = StateReader(store, variables)
 

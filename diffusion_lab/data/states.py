@@ -72,7 +72,9 @@ class StateReader:
         if lacking:
             raise KeyError(f"the store {store.path!r} lacks {lacking}; it has {list(store.variables)}")
         metadata = store.attributes.get("variables_metadata", {})
-        self._constant = {name for name in variables.forcing if metadata.get(name, {}).get("constant_in_time")}
+        self._constant = {
+            name for name in variables.forcing if metadata.get(name, {}).get("constant_in_time")
+        }
 
     def inputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
         """Input states, (time, ensemble, grid, input variable) float32, physical units."""

@@ -37,7 +37,9 @@ class Variables:
         if twice:
             raise ValueError(f"each variable has one role, but {twice} have several")
         if not self.prognostic:
-            raise ValueError("there is no prognostic variable: nothing would carry a forecast from step to step")
+            raise ValueError(
+                "there is no prognostic variable: nothing would carry a forecast from step to step"
+            )
 
     @classmethod
     def of(cls, store: Store, computed: Sequence[str] = ()) -> Variables:

@@ -1,0 +1,16 @@
+"""From a checkpoint to an ensemble forecast in physical units."""
+
+from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
+from diffusion_lab.inference.output import write_forecast
+from diffusion_lab.inference.release import Release, load_release, save_release
+from diffusion_lab.inference.settings import SamplingSettings
+
+__all__ = [
+    "Forecaster",
+    "Release",
+    "SamplingSettings",
+    "load_forecaster",
+    "load_release",
+    "save_release",
+    "write_forecast",
+]

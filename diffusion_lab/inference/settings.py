@@ -15,7 +15,13 @@ from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.samplers import SAMPLERS, Step
 from diffusion_lab.schedules import SCHEDULES
 
-GUIDE_SCHEDULER = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0, "num_steps": 50}
+GUIDE_SCHEDULER = {
+    "schedule_type": "karras",
+    "sigma_max": 100.0,
+    "sigma_min": 0.02,
+    "rho": 7.0,
+    "num_steps": 50,
+}
 GUIDE_SAMPLER = {"sampler": "heun", "S_churn": 0.0, "S_min": 0.0, "S_max": float("inf"), "S_noise": 1.0}
 _GIVEN_BY_US = ("denoiser", "y", "sigmas", "noise")
 

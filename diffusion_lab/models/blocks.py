@@ -1,6 +1,5 @@
 """Transformer blocks, pre-norm, with the noise level in every normalisation."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -71,11 +71,28 @@ class DiffusionModelEncProcDec(nn.Module):
     ) -> None:
         super().__init__()
         if num_prognostic > min(num_input, num_output):
-            raise ValueError(
-                f"num_prognostic = {num_prognostic} exceeds num_input = {num_input} or num_output = {num_output}"
-            )
+            raise ValueError(f"num_prognostic = {num_prognostic} exceeds {num_input = } or {num_output = }")
         if processor not in PROCESSORS:
             raise ValueError(f"processor must be one of {PROCESSORS}, got {processor!r}")
+        # All of the arguments but the graph, so that a checkpoint can build the model again.
+        self.arguments: dict[str, int | float | str | bool] = {
+            "num_input": num_input,
+            "num_output": num_output,
+            "num_prognostic": num_prognostic,
+            "multistep_input": multistep_input,
+            "num_channels": num_channels,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "processor": processor,
+            "sigma_data": sigma_data,
+            "noise_channels": noise_channels,
+            "noise_cond_dim": noise_cond_dim,
+            "max_period": max_period,
+            "trainable_size": trainable_size,
+            "latent_skip": latent_skip,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
         self.num_output, self.num_prognostic = num_output, num_prognostic
         self.multistep_input, self.sigma_data = multistep_input, sigma_data
         self.latent_skip, self.gradient_checkpointing = latent_skip, gradient_checkpointing
@@ -109,7 +126,7 @@ class DiffusionModelEncProcDec(nn.Module):
     def denoiser(self, x: Tensor) -> EDMDenoiser:
         """Bind the past states x (batch, time, ensemble, grid, input variable), normalised.
 
-        Returns a Denoiser D(y, σ) ≈ E[target | y, x] for y of shape (batch, 1, ensemble, grid, output variable).
+        Returns a Denoiser D(y, σ) ≈ E[target | y, x] of y (batch, 1, ensemble, grid, output variable).
         What depends on x alone is computed here, once per trajectory.
         """
         return EDMDenoiser(partial(self.network, self.embed(x)), self.sigma_data)
@@ -119,7 +136,7 @@ class DiffusionModelEncProcDec(nn.Module):
         return self.denoiser(x)(y, sigma)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed the past states x (batch, time, ensemble, grid, variable): (batch, ensemble, grid, channel)."""
+        """Embed past states x (batch, time, ensemble, grid, variable) as (batch, ensemble, grid, channel)."""
         if x.shape[1] != self.multistep_input:
             raise ValueError(
                 f"the model takes {self.multistep_input} past states, x has {x.shape[1]}: {x.shape}"

@@ -17,7 +17,7 @@ class GraphTransformerProcessor(nn.Module):
         num_heads: attention heads.
         mlp_ratio: width of each MLP over num_channels.
         cond_dim: width of the conditioning vector.
-        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, a third more time.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class GraphTransformerProcessor(nn.Module):
 
 
 class TransformerProcessor(nn.Module):
-    """`num_layers` blocks of full attention over all hidden nodes; arguments as `GraphTransformerProcessor`."""
+    """`num_layers` blocks of full attention over all hidden nodes; see `GraphTransformerProcessor`."""
 
     def __init__(
         self,

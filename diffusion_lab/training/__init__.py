@@ -1,0 +1,1 @@
+"""Training tasks, their callbacks, and a resumable run."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 # Edges of the noise-level bins, from levels that hide nothing to levels that hide everything.
 SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
@@ -28,7 +30,7 @@ class NoiseLevelLoss(Callback):
         if trainer.global_step % trainer.log_every_n_steps:
             return
         losses, sigmas = torch.cat(self._losses).cpu(), torch.cat(self._sigmas).cpu()
-        for i, (low, high) in enumerate(zip(SIGMA_EDGES, SIGMA_EDGES[1:], strict=False)):
+        for i, (low, high) in enumerate(pairwise(SIGMA_EDGES)):
             inside = (sigmas >= low) & (sigmas < high)
             if inside.any():
                 pl_module.log(f"train/loss_sigma_bin_{i}", losses[inside].mean())
@@ -56,3 +58,13 @@ class Throughput(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is no training time."""
         self._since, self._samples = time.monotonic(), 0
+
+
+class ProgressBar(TQDMProgressBar):
+    """Steps, loss and samples per second; validation runs without a bar of its own."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What is shown: short names, no logger's version number."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return {name.split("/")[-1]: value for name, value in shown.items()}

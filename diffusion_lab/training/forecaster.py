@@ -115,7 +115,10 @@ class GraphForecaster(LightningModule):
         # One-dimensional parameters (biases, norms) have no scale to decay towards 0 from.
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
         warmup, last = self.warmup_steps, self.trainer.max_steps
 

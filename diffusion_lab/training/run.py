@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from matplotlib.figure import Figure
+from rich.console import Console
 
+from diffusion_lab import verification
 from diffusion_lab.assets import store_path
 from diffusion_lab.config import Config, ConfigError, instantiate
-from diffusion_lab.data.module import ForecastDataModule
+from diffusion_lab.data.module import ForecastDataModule, forecast_starts
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
+from diffusion_lab.inference.forecaster import load_forecaster
+from diffusion_lab.inference.release import Release, VariableInfo, fingerprint, save_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
-from diffusion_lab.training.callbacks import NoiseLevelLoss, Throughput
+from diffusion_lab.plots import training_curves
+from diffusion_lab.training.callbacks import SIGMA_EDGES, NoiseLevelLoss, ProgressBar, Throughput
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
 
 TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
@@ -154,15 +163,109 @@ def tendency_scales(store: Store, variables: Variables, step: str) -> tuple[torc
     return torch.from_numpy(mean), torch.from_numpy(stdev)
 
 
-def fit(run: Run) -> None:
-    """Train, or go on where the run's folder left off; the task ends with its averaged weights."""
+def fit(run: Run) -> float:
+    """Train, or go on where the run's folder left off; the task ends with its averaged weights.
+
+    Returns:
+        Seconds this took, without those before an interruption.
+
+    Raises:
+        KeyboardInterrupt: stopped by the user; everything is on disk.
+    """
     config, folder = run.config, run.folder
     _remember(config, folder)
     if config.system.threads:
         torch.set_num_threads(config.system.threads)
     last = folder / "last.ckpt"
     trainer = build_trainer(config, folder)
+    began = time.monotonic()
     trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return time.monotonic() - began
+
+
+def train(config: Config, command: str) -> None:
+    """Train or resume, release the checkpoint, then forecast from the test window and score.
+
+    Args:
+        config: what to train.
+        command: what the user typed, for the model card.
+    """
+    console = Console()
+    run = build(config)
+    parameters = sum(p.numel() for p in run.task.model.parameters())
+    console.print(
+        f"[bold]{config.name}[/]: {type(run.task.model).__name__}, {parameters:,} parameters, "
+        f"{len(run.data.train_set):,} samples of {run.store.path}, {config.training.max_steps} steps"
+    )
+    if (run.folder / "last.ckpt").exists():
+        console.print(f"going on from {run.folder / 'last.ckpt'}")
+    seconds = fit(run)
+    path = export_release(
+        run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
+    )
+    console.print(f"released checkpoint: {path}")
+    if config.diagnostics.evaluation.enabled:
+        evaluate(run, path, console)
+
+
+def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
+    """Forecast from starts spread over the test window, print the score table, draw the pictures."""
+    evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
+    forecaster = load_forecaster(checkpoint)
+    # The window holds the valid times of all steps, so the last possible start is some steps before its end.
+    dates = forecast_starts(
+        run.store, forecaster.step, run.config.training.multistep_input, (test.start, test.end)
+    )
+    dates = dates[dates + evaluation.steps * forecaster.step <= dates[-1] + forecaster.step]
+    forecast = verification.forecast_starts(
+        forecaster,
+        verification.spread_out(dates, evaluation.starts),
+        evaluation.steps,
+        evaluation.members,
+        data=run.store,
+        noise_scheduler_params={"num_steps": evaluation.num_steps},
+        progress=run.config.diagnostics.progress_bar,
+    )
+    scores = verification.score(forecast, run.store)
+    console.print(verification.score_table(scores, f"{checkpoint.stem}: {test.start} to {test.end}"))
+    files = verification.save_report(run.folder / "pictures", forecast, scores, run.store)
+    curve = draw_training(run.folder)
+    console.print(f"{len(files)} pictures and scores: {(run.folder / 'pictures').resolve()}; loss: {curve}")
+
+
+def draw_training(folder: Path) -> Path:
+    """Draw the loss, in all and per noise-level bin, from the CSV log."""
+    log = pd.read_csv(folder / "csv" / "metrics.csv").sort_values("step")
+    edges = [f"{edge:g}" for edge in SIGMA_EDGES]
+    bins = {
+        f"{low} – {high}": log[f"train/loss_sigma_bin_{i}"].to_numpy()
+        for i, (low, high) in enumerate(pairwise(edges))
+        if f"train/loss_sigma_bin_{i}" in log
+    }
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    training_curves(figure.subplots(), log["step"].to_numpy(), log["train/loss"].to_numpy(), bins)
+    figure.savefig(folder / "loss.png", dpi=110)
+    return folder / "loss.png"
+
+
+def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
+    """What a model card says of the training."""
+    loader, training = run.config.dataloader, run.config.training
+    return {
+        "command": command,
+        "data": run.store.path,
+        "window": [loader.training.start, loader.training.end],
+        "samples": len(run.data.train_set),
+        "steps": training.max_steps,
+        "batch_size": loader.batch_size,
+        "seed": training.seed,
+        "seconds": round(seconds),
+        "torch": torch.__version__,
+        "device": str(run.task.device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def build_trainer(config: Config, folder: Path) -> Trainer:
@@ -185,7 +288,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         ),
     ]
     if diagnostics.progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=1))
+        callbacks.append(ProgressBar())
     steps = config.training.max_steps
     return Trainer(
         accelerator=config.system.accelerator,
@@ -202,6 +305,54 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         logger=loggers,
         default_root_dir=folder,
     )
+
+
+def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
+    """Write the task's model as a release checkpoint.
+
+    Args:
+        run: built, and either just fitted or loaded by `load_averaged`.
+        path: where to.
+        training: what the model card says of the training.
+    """
+    config, model, store, variables = run.config, run.task.model, run.store, run.variables
+    graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
+    names = variables.prognostic + variables.forcing + variables.diagnostic
+    normalizer, metadata = Normalizer.of(store, names), store.attributes.get("variables_metadata", {})
+    roles = {
+        name: role for role in ("prognostic", "forcing", "diagnostic") for name in getattr(variables, role)
+    }
+    release = Release(
+        model=type(model).__name__,
+        arguments=model.arguments,
+        graph=graph.recipe,
+        graph_fingerprint=fingerprint(graph),
+        variables=[
+            VariableInfo(
+                name=name,
+                role=roles[name],
+                units=metadata.get(name, {}).get("units") or "1",
+                long_name=metadata.get(name, {}).get("long_name") or name,
+                mean=normalizer.mean[i].item(),
+                stdev=normalizer.stdev[i].item(),
+            )
+            for i, name in enumerate(names)
+        ],
+        field_shape=list(store.field_shape),
+        step=config.data.timestep,
+        inference_defaults=config.model.model.diffusion.inference_defaults.model_dump(),
+        store=config.dataloader.dataset,
+        training=training,
+    )
+    save_release(path, release, model, store.latitudes, store.longitudes)
+    return path
+
+
+def load_averaged(run: Run) -> int:
+    """Load the averaged weights of the run's last checkpoint into its task; returns the steps it has made."""
+    checkpoint = torch.load(run.folder / "last.ckpt", map_location="cpu", weights_only=True)
+    run.task.load_state_dict(checkpoint["state_dict"])
+    return checkpoint["global_step"]
 
 
 def _remember(config: Config, folder: Path) -> None:

@@ -14,6 +14,12 @@ _MODULES = {
     "rank_histogram": "forecasts",
     "summarise": "forecasts",
     "verify": "forecasts",
+    "baselines_of": "protocol",
+    "forecast_starts": "protocol",
+    "save_report": "protocol",
+    "score": "protocol",
+    "spread_out": "protocol",
+    "truth_of": "protocol",
     "format_lead_time": "tables",
     "score_table": "tables",
 }

@@ -1,0 +1,253 @@
+"""Autoregressive ensemble forecasts from a trained model, in physical units, as labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from diffusion_lab.assets import checkpoints, store_path
+from diffusion_lab.data.dates import lead_timedelta
+from diffusion_lab.data.states import Normalizer, StateReader
+from diffusion_lab.data.store import Store, open_store
+from diffusion_lab.data.variables import Variables
+from diffusion_lab.inference.output import forecast_dataset
+from diffusion_lab.inference.release import Release, load_release
+from diffusion_lab.inference.settings import SamplingSettings
+from diffusion_lab.models import DiffusionModelEncProcDec
+from diffusion_lab.noise import MemberNoise
+
+# Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
+MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
+
+Params = Mapping[str, Any] | None
+
+
+class Forecaster:
+    """A trained model with all it needs to make forecasts.
+
+    Args:
+        release: the document of the checkpoint.
+        model: the network, on the device it is to run on.
+        latitudes: (cell,) degrees.
+        longitudes: (cell,) degrees.
+
+    Attributes:
+        variables: roles and order of the variables.
+        settings: the checkpoint's sampling defaults.
+        step: the forecast step, timedelta64.
+    """
+
+    def __init__(
+        self, release: Release, model: DiffusionModelEncProcDec, latitudes: np.ndarray, longitudes: np.ndarray
+    ) -> None:
+        self.release, self.model = release, model
+        self.latitudes, self.longitudes = latitudes, longitudes
+        self.device = next(model.parameters()).device
+        self.step = lead_timedelta(release.step)
+        self.settings = SamplingSettings(**release.inference_defaults)
+        info = {v.name: v for v in release.variables}
+        self.variables = Variables(
+            **{
+                role: tuple(v.name for v in release.variables if v.role == role)
+                for role in ("prognostic", "forcing", "diagnostic")
+            }
+        )
+
+        def normalizer(names: Sequence[str]) -> Normalizer:
+            return Normalizer([info[n].mean for n in names], [info[n].stdev for n in names])
+
+        self.input_normalizer = normalizer(self.variables.input)
+        self.output_normalizer = normalizer(self.variables.output)
+        self.forcing_normalizer = normalizer(self.variables.forcing)
+
+    def predict_step(
+        self,
+        batch: Tensor,
+        noise_scheduler_params: Params = None,
+        sampler_params: Params = None,
+        *,
+        seed: int = 0,
+    ) -> Tensor:
+        """One forecast step for a batch of input states (the guide's `predict_step`).
+
+        Args:
+            batch: (batch, time, ensemble, grid, input variable), physical units.
+            noise_scheduler_params: keys of the schedule to override, e.g. {"num_steps": 20}.
+            sampler_params: keys of the sampler to override, e.g. {"S_churn": 2.5}.
+            seed: of the noise, which is keyed by the position in the batch.
+
+        Returns:
+            (batch, 1, ensemble, grid, output variable), physical units.
+
+        Raises:
+            ValueError: an unknown key or a value out of range.
+        """
+        settings = self.settings.override(noise_scheduler_params, sampler_params)
+        noise = MemberNoise(seed).at(
+            start=list(range(len(batch))),
+            lead=1,
+            members=range(batch.shape[2]),
+            shape=self._noise_shape,
+            device=self.device,
+        )
+        x = self.input_normalizer.normalise(batch.to(self.device))
+        return self.output_normalizer.denormalise(self._sample(x, settings, noise)).cpu()
+
+    def forecast(
+        self,
+        date: str | np.datetime64,
+        steps: int = 20,
+        members: int | Sequence[int] = 16,
+        seed: int = 0,
+        data: Store | str | Path | None = None,
+        noise_scheduler_params: Params = None,
+        sampler_params: Params = None,
+        *,
+        members_per_call: int | None = None,
+    ) -> xr.Dataset:
+        """Forecast an ensemble from the state at a date.
+
+        Args:
+            date: start, such as "2025-01-01" or "2025-01-01T12".
+            steps: forecast steps.
+            members: how many members, or which: member 3 is the same in every ensemble.
+            seed: of the whole ensemble.
+            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names.
+            noise_scheduler_params: keys of the schedule to override.
+            sampler_params: keys of the sampler to override.
+            members_per_call: members in one network call; fewer need less memory.
+
+        Returns:
+            Dataset with dims (time, ensemble, cell), time being the valid time of each step.
+
+        Raises:
+            KeyError: the store lacks the date or a variable.
+            ValueError: an unknown key or a value out of range, or a store on other cells.
+        """
+        members = list(range(members)) if isinstance(members, int) else list(members)
+        states = self.states(
+            date,
+            steps,
+            members,
+            seed,
+            data,
+            noise_scheduler_params,
+            sampler_params,
+            members_per_call=members_per_call,
+        )
+        return forecast_dataset(self, np.datetime64(date, "s"), members, np.stack(list(states)))
+
+    def states(
+        self,
+        date: str | np.datetime64,
+        steps: int,
+        members: Sequence[int],
+        seed: int = 0,
+        data: Store | str | Path | None = None,
+        noise_scheduler_params: Params = None,
+        sampler_params: Params = None,
+        *,
+        members_per_call: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The states of `forecast`, one step at a time: (ensemble, cell, output variable), physical units.
+
+        Arguments and errors as `forecast`; a whole forecast need never be in memory.
+        """
+        settings = self.settings.override(noise_scheduler_params, sampler_params)
+        reader = self.reader(data)
+        date = np.datetime64(date, "s")
+        past = np.arange(1 - self.model.multistep_input, 1) * self.step
+        x = self._normalised_inputs(reader, date + past).expand(-1, -1, len(members), -1, -1)
+        chunk = members_per_call or MEMBERS_PER_CALL.get(self.device.type, 8)
+        return self._roll_out(x, reader, date, steps, members, seed, settings, chunk)
+
+    def reader(self, data: Store | str | Path | None = None) -> StateReader:
+        """A reader of the store forecasts start from; the argument as in `forecast`."""
+        store = data if isinstance(data, Store) else open_store(store_path(str(data or self.release.store)))
+        here = np.stack([self.latitudes, self.longitudes])
+        if store.latitudes.shape != self.latitudes.shape or not np.allclose(
+            here, np.stack([store.latitudes, store.longitudes]), atol=1e-4
+        ):
+            raise ValueError(
+                f"the model was trained on other cells ({len(self.latitudes)}) than those of {store.path!r} "
+                f"({len(store.latitudes)}); give data on the model's own grid"
+            )
+        return StateReader(store, self.variables)
+
+    @property
+    def _noise_shape(self) -> tuple[int, int, int]:
+        return (1, len(self.latitudes), len(self.variables.output))
+
+    def _normalised_inputs(self, reader: StateReader, dates: np.ndarray) -> Tensor:
+        """(1, time, 1, cell, input variable) at some dates, from member 0 of the store."""
+        states = torch.from_numpy(reader.inputs(dates)[:, :1])[None]
+        if not torch.isfinite(states).all():
+            raise ValueError(
+                f"the input states at {dates.astype('datetime64[m]').tolist()} hold missing values"
+            )
+        return self.input_normalizer.normalise(states).to(self.device)
+
+    def _sample(self, x: Tensor, settings: SamplingSettings, noise: Any) -> Tensor:
+        """The next normalised state for x, (batch, 1, ensemble, cell, output variable)."""
+        with torch.inference_mode():
+            target = settings.sample(self.model.denoiser(x), noise)
+            return self.model.to_state(target, x[:, -1:])
+
+    def _roll_out(
+        self,
+        x: Tensor,
+        reader: StateReader,
+        date: np.datetime64,
+        steps: int,
+        members: Sequence[int],
+        seed: int,
+        settings: SamplingSettings,
+        chunk: int,
+    ) -> Iterator[np.ndarray]:
+        noise = MemberNoise(seed)
+        for lead in range(1, steps + 1):
+            states = []
+            for first in range(0, len(members), chunk):
+                some = slice(first, first + chunk)
+                draw = noise.at(date, lead * self.step, members[some], self._noise_shape, self.device)
+                states.append(self._sample(x[:, :, some], settings, draw))
+            state = torch.cat(states, dim=2)
+            yield self.output_normalizer.denormalise(state)[0, 0].cpu().numpy()
+            if lead < steps:
+                x = torch.cat([x[:, 1:], self._next_input(state, reader, date + lead * self.step)], dim=1)
+
+    def _next_input(self, state: Tensor, reader: StateReader, date: np.datetime64) -> Tensor:
+        """A forecast state with the forcings of its valid time, (1, 1, ensemble, cell, input variable)."""
+        forcings = torch.from_numpy(reader.forcings([date]))[:, None, None]
+        forcings = self.forcing_normalizer.normalise(forcings).to(state)
+        prognostic = state[..., : len(self.variables.prognostic)]
+        return torch.cat([prognostic, forcings.expand(-1, -1, state.shape[2], -1, -1)], dim=-1)
+
+
+def load_forecaster(checkpoint: str | Path, device: str = "auto") -> Forecaster:
+    """Load a released or your own checkpoint.
+
+    Args:
+        checkpoint: a released name such as "example-tendency", or a path to a .safetensors file.
+        device: "cpu", "cuda", "cuda:1", …, or "auto" for the GPU if there is one.
+
+    Raises:
+        FileNotFoundError: naming the released checkpoints.
+        ValueError: the file is damaged or no release checkpoint.
+    """
+    released = checkpoints()
+    path = Path(released.get(str(checkpoint), checkpoint))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint {str(checkpoint)!r}; give a path, or one of {', '.join(released)}"
+        )
+    release, model, latitudes, longitudes = load_release(path)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Forecaster(release, model.to(device), latitudes, longitudes)

@@ -1,0 +1,165 @@
+"""Release checkpoints: one safetensors file that rebuilds a forecaster and never runs code when loaded.
+
+The file holds the weights (and, for tendency models, the tendency scales) as tensors, and one JSON document:
+the model's class and arguments, the graph's recipe and coordinates, variables, statistics, sampling defaults,
+how it was trained and how it scored. Classes are looked up in a table of two; nothing is imported by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch_geometric.data import HeteroData
+
+from diffusion_lab.graphs import build_graph
+from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
+
+FORMAT = "diffusion_lab release 1"
+MODELS = {cls.__name__: cls for cls in (DiffusionModelEncProcDec, DiffusionTendModelEncProcDec)}
+
+
+class VariableInfo(BaseModel):
+    """What a forecast needs to know of a variable."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    role: str
+    units: str
+    long_name: str
+    mean: float
+    stdev: float
+
+
+class Release(BaseModel):
+    """The JSON document of a release checkpoint.
+
+    Attributes:
+        format: `FORMAT`.
+        model: name of a class in `MODELS`.
+        arguments: the model's arguments but for the graph and the tendency scales.
+        graph: recipe of the graph, see `graphs.build_graph`.
+        graph_fingerprint: of the graph the weights belong to, see `fingerprint`.
+        variables: inputs and outputs in the network's order: prognostic, forcing, diagnostic.
+        field_shape: shape of a field before it was flattened to cells.
+        step: forecast step such as "1d".
+        inference_defaults: see `inference.settings.SamplingSettings`.
+        store: the store that forecasts start from unless told otherwise: a shipped one's name, or a path.
+        training: how it was made: data, steps, seconds, seed, command, machine.
+        scores: how it did, and on what.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # S_max may be infinite
+    format: str = FORMAT
+    model: str
+    arguments: dict[str, int | float | str | bool]
+    graph: dict[str, Any]
+    graph_fingerprint: str
+    variables: list[VariableInfo]
+    field_shape: list[int]
+    step: str
+    inference_defaults: dict[str, dict[str, Any]]
+    store: str
+    training: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict)
+
+
+def save_release(
+    path: str | Path,
+    release: Release,
+    model: DiffusionModelEncProcDec,
+    latitudes: np.ndarray,
+    longitudes: np.ndarray,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a release checkpoint.
+
+    Args:
+        path: ends in ".safetensors".
+        release: all but the tensors.
+        model: its parameters are kept in `dtype`, its buffers as they are.
+        latitudes: (cell,) degrees, float64.
+        longitudes: (cell,) degrees, float64.
+        dtype: half precision by default: half the size, for a relative rounding of 5e-4.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    tensors = {
+        name: tensor.detach().cpu().to(dtype if name in parameters else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    tensors["latitudes"] = torch.from_numpy(np.asarray(latitudes, np.float64))
+    tensors["longitudes"] = torch.from_numpy(np.asarray(longitudes, np.float64))
+    save_file(tensors, path, {"diffusion_lab": release.model_dump_json()})
+
+
+def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, np.ndarray, np.ndarray]:
+    """Read a release checkpoint.
+
+    Returns:
+        Document, model (float32, in evaluation mode, on the CPU), latitudes and longitudes in degrees.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no release checkpoint, or does not fit together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
+    release, tensors = _read(path)
+    latitudes, longitudes = (tensors.pop(name).numpy() for name in ("latitudes", "longitudes"))
+    graph = build_graph(release.graph, latitudes, longitudes)
+    if fingerprint(graph) != release.graph_fingerprint:
+        raise ValueError(
+            f"{path}: the graph built from the recipe {release.graph} is not the one the weights were trained "
+            "on; load the checkpoint with the version of diffusion_lab that made it"
+        )
+    scales = {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
+    try:
+        model = MODELS[release.model](graph, **release.arguments, **scales)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: weights and model arguments do not fit together: {error}") from None
+    return release, model.eval(), latitudes, longitudes
+
+
+def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            document = (file.metadata() or {}).get("diffusion_lab")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is no readable safetensors file ({error}). Damaged? Copy it again. A pickle (.ckpt, .pt)? "
+            "It could run code and is never opened here."
+        ) from None
+    if document is None:
+        raise ValueError(f"{path} is a safetensors file, but no release checkpoint of diffusion_lab")
+    try:
+        release = Release.model_validate(json.loads(document))
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise ValueError(f"{path}: the document in the checkpoint is damaged: {error}") from None
+    if release.format != FORMAT or release.model not in MODELS:
+        raise ValueError(
+            f"{path} holds a {release.model!r} in the format {release.format!r}; this version reads "
+            f"{', '.join(MODELS)} in {FORMAT!r}"
+        )
+    missing = {"latitudes", "longitudes"} - tensors.keys()
+    if missing:
+        raise ValueError(f"{path}: the tensors {sorted(missing)} are missing")
+    return release, tensors
+
+
+def fingerprint(graph: HeteroData) -> str:
+    """A hash of which node talks to which: the part of a graph that trained weights depend on exactly."""
+    digest = hashlib.sha256()
+    for edge_type in sorted(graph.edge_types):
+        digest.update("-".join(edge_type).encode())
+        digest.update(graph[edge_type].edge_index.numpy().tobytes())
+    return digest.hexdigest()[:16]

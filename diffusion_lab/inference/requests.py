@@ -1,0 +1,217 @@
+"""What `diffusion-lab forecast` and `diffusion-lab verify` are asked for: checked first, then done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+import xarray as xr
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
+from rich.console import Console
+from rich.progress import Progress
+
+from diffusion_lab.assets import checkpoints
+from diffusion_lab.config import ConfigError, Group, nearest
+from diffusion_lab.data.dates import lead_name, lead_timedelta, period
+from diffusion_lab.data.module import forecast_starts as possible_starts
+from diffusion_lab.data.store import open_store
+from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
+from diffusion_lab.inference.output import write_forecast
+from diffusion_lab.verification import forecast_starts, save_report, score, score_table, spread_out
+
+FORECAST_HELP = """\
+Make an ensemble forecast and write it to a file.
+
+  diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 lead_time=10d members=16 output=forecast.nc
+  diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
+
+keys: checkpoint    a released name or a path (.safetensors)
+      date          start, such as 2025-01-01 or 2025-01-01T12
+      lead_time     how far, such as 10d or 36h (default 10d)
+      members, seed ensemble size (16) and seed (0); a member is the same in ensembles of any size
+      output        NAME.nc or NAME.zarr (default forecast.nc), written as the forecast goes
+      data          store to start from (default: the one the checkpoint names)
+      device        cpu, cuda, or auto (default)
+      predict_kwargs.noise_scheduler_params.KEY    num_steps, sigma_max, sigma_min, rho, schedule_type, …
+      predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise, …"""
+
+VERIFY_HELP = """\
+Score a checkpoint, or a forecast file, against a store, persistence and climatology.
+
+  diffusion-lab verify checkpoint=example-tendency
+  diffusion-lab verify checkpoint=example-state starts=26 every=14d steps=5 members=16
+  diffusion-lab verify forecast=forecast.nc data=example
+
+keys: checkpoint    a released name or a path; forecasts are made from it
+      forecast      or: a forecast file (.nc or .zarr); then `data` is needed
+      data          store with the truth (default: the one the checkpoint names)
+      start, end    window of the starts (default: 2025)
+      starts        how many (26), every how long (14d)
+      steps         forecast steps (1)
+      members, seed ensemble size (16) and seed (0)
+      output        folder of scores.nc and pictures (default: verification)
+      device        cpu, cuda, or auto (default)
+      predict_kwargs.…   as in forecast"""
+
+
+class PredictKwargs(Group):
+    """Overrides of the checkpoint's sampling defaults; their keys are checked by `SamplingSettings`."""
+
+    noise_scheduler_params: dict[str, Any] = Field(default_factory=dict)
+    sampler_params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Request(Group):
+    """Keys from the command line or a file."""
+
+    predict_kwargs: PredictKwargs = PredictKwargs()
+    data: str | None = None
+    device: str = "auto"
+    members: Annotated[int, Field(ge=1)] = 16
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, settings: Sequence[str]) -> Self:
+        """From words "FILE.yaml" and "key=value"; later ones win.
+
+        Raises:
+            ConfigError: naming an unknown key and the nearest known one, or a value that does not fit.
+        """
+        try:
+            parts = [
+                OmegaConf.from_dotlist([word]) if "=" in word else OmegaConf.load(word) for word in settings
+            ]
+            given = OmegaConf.to_container(OmegaConf.merge(*parts), resolve=True) if parts else {}
+            return cls.model_validate(given)
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no file {error.filename!r}; settings are key=value") from None
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error)) from None
+        except ValidationError as error:
+            raise ConfigError("\n".join(cls._explain(fault) for fault in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, fault: Any) -> str:
+        path = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            allowed = cls.model_fields if len(fault["loc"]) == 1 else PredictKwargs.model_fields
+            return f"there is no key {path!r}{nearest(str(fault['loc'][-1]), list(allowed))}"
+        if fault["type"] == "missing":
+            return f"{path} is required, as in {path}=…; see --help"
+        return f"{path}: {fault['msg']} (got {fault['input']!r})"
+
+    @property
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """`predict_kwargs` as keyword arguments of the forecaster."""
+        return self.predict_kwargs.model_dump()
+
+
+Lead = Annotated[str, BeforeValidator(lambda value: lead_name(str(value)))]
+Date = Annotated[str, BeforeValidator(str)]
+
+
+class ForecastRequest(Request):
+    """Keys of `diffusion-lab forecast`."""
+
+    checkpoint: str
+    date: Date
+    lead_time: Lead = "10d"
+    output: str = "forecast.nc"
+
+
+class VerifyRequest(Request):
+    """Keys of `diffusion-lab verify`."""
+
+    checkpoint: str | None = None
+    forecast: str | None = None
+    start: Date = "2025"
+    end: Date = "2025"
+    starts: PositiveInt = 26
+    every: Lead | None = "14d"
+    steps: PositiveInt = 1
+    output: str = "verification"
+
+
+def run_forecast(request: ForecastRequest) -> None:
+    """Make the forecast, showing progress, and say where it is."""
+    forecaster = load_forecaster(request.checkpoint, request.device)
+    steps, rest = divmod(lead_timedelta(request.lead_time), forecaster.step)
+    if rest or steps < 1:
+        raise ConfigError(
+            f"lead_time={request.lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
+        )
+    date, members = np.datetime64(parse_date(request.date), "s"), range(request.members)
+    began = time.monotonic()
+    states = forecaster.states(date, int(steps), members, request.seed, request.data, **request.overrides)
+    with Progress(transient=True) as bar:
+        path = write_forecast(
+            request.output,
+            forecaster,
+            date,
+            members,
+            bar.track(states, total=int(steps), description="steps"),
+        )
+    print(
+        f"{path}: {request.members} members to {request.lead_time} from {date} "
+        f"in {time.monotonic() - began:.1f} s"
+    )
+
+
+def run_verify(request: VerifyRequest) -> None:
+    """Make or read the forecast, print the table, write scores and pictures."""
+    if (request.checkpoint is None) == (request.forecast is None):
+        raise ConfigError(
+            f"verify wants one of checkpoint=NAME and forecast=FILE; released: {', '.join(checkpoints())}"
+        )
+    if request.checkpoint is not None:
+        forecaster = load_forecaster(request.checkpoint, request.device)
+        store = forecaster.reader(request.data).store
+        forecast = _forecast_window(forecaster, request)
+        title = f"{request.checkpoint}, {request.start} to {request.end}"
+    else:
+        if request.data is None:
+            raise ConfigError("verify forecast=FILE needs data=STORE, the truth")
+        from diffusion_lab.assets import store_path
+
+        store, title = open_store(store_path(request.data)), request.forecast
+        path = Path(request.forecast)
+        forecast = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
+    scores = score(forecast, store)
+    Console().print(score_table(scores, title))
+    files = save_report(request.output, forecast, scores, store)
+    print(f"scores and {len(files) - 1} pictures: {Path(request.output).resolve()}")
+
+
+def _forecast_window(forecaster: Forecaster, request: VerifyRequest) -> xr.Dataset:
+    store = forecaster.reader(request.data).store
+    # All valid times must be in the store; the window is of the starts.
+    window = period(request.start, request.end)
+    dates = possible_starts(store, forecaster.step, forecaster.model.multistep_input, None)
+    last = store.dates[-1] - request.steps * forecaster.step
+    dates = dates[(dates >= window[0]) & (dates <= min(window[1], last))]
+    if len(dates) == 0:
+        raise ConfigError(
+            f"no forecast of {request.steps} steps from {request.start} to {request.end} in {store!r}"
+        )
+    every = None if request.every is None else lead_timedelta(request.every)
+    starts = spread_out(dates, request.starts, every)
+    return forecast_starts(
+        forecaster, starts, request.steps, request.members, seed=request.seed, data=store, **request.overrides
+    )
+
+
+def parse_date(text: str) -> str:
+    """A date as ISO 8601; the compact form of the guide, 20250101T00:00:00, is understood too."""
+    digits = text.strip().replace(" ", "T")
+    if len(digits) >= 8 and digits[:8].isdigit():
+        digits = f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
+    try:
+        np.datetime64(digits)
+    except ValueError:
+        raise ConfigError(f"date={text} is no date; write it as 2025-01-01 or 2025-01-01T12") from None
+    return digits
