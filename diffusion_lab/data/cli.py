@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     create.add_argument("recipe", help="YAML file, name of a shipped recipe, or 'speedy'")
-    create.add_argument("store", help="store to write, a local path or an fsspec URL; by custom NAME.zarr")
+    create.add_argument("store", help="store to write, a local path or an fsspec URL; usually NAME.zarr")
     create.add_argument("--start", help="only with 'speedy': first date to simulate")
     create.add_argument("--end", help="only with 'speedy': last date to simulate")
     create.set_defaults(run=run_create)

@@ -15,11 +15,12 @@ def describe_store(store: Store) -> RenderableType:
     about = Table.grid(padding=(0, 2))
     for name, value in _facts(store).items():
         about.add_row(name, value)
-    variables = Table(
-        "variable", "role", "units", "mean", "stdev", "minimum", "maximum", title_justify="left"
-    )
-    for lead in store.tendency_leads:
-        variables.add_column(f"{lead} change stdev")
+    variables = Table()
+    for heading in ("variable", "role", "units"):
+        variables.add_column(heading, no_wrap=True)
+    changes = [f"{lead} change stdev" for lead in store.tendency_leads]
+    for heading in ("mean", "stdev", "minimum", "maximum", *changes):
+        variables.add_column(heading, justify="right")
     tendencies = [store.tendency_statistics(lead).stdev for lead in store.tendency_leads]
     statistics = store.statistics
     columns = (statistics.mean, statistics.stdev, statistics.minimum, statistics.maximum, *tendencies)
