@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fsspec
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -15,11 +16,12 @@ def describe_store(store: Store) -> RenderableType:
     about = Table.grid(padding=(0, 2))
     for name, value in _facts(store).items():
         about.add_row(name, value)
-    variables = Table()
+    variables = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("variable", "role", "units"):
         variables.add_column(heading, no_wrap=True)
-    changes = [f"{lead} change stdev" for lead in store.tendency_leads]
-    for heading in ("mean", "stdev", "minimum", "maximum", *changes):
+    # The change over a lead time, by its standard deviation.
+    changes = [f"Δ{lead}" for lead in store.tendency_leads]
+    for heading in ("mean", "stdev", "min", "max", *changes):
         variables.add_column(heading, justify="right")
     tendencies = [store.tendency_statistics(lead).stdev for lead in store.tendency_leads]
     statistics = store.statistics
@@ -45,7 +47,9 @@ def _facts(store: Store) -> dict[str, str]:
         if missing
         else "none",
         "statistics": f"over {window[0]} to {window[1]}",
-        "tendencies": ", ".join(store.tendency_leads) or "none",
+        "tendencies": f"Δ{', Δ'.join(store.tendency_leads)}: standard deviation of the change"
+        if store.tendency_leads
+        else "none",
         "grid": f"{attributes.get('resolution', 'unknown')}, {' x '.join(map(str, store.field_shape))} = "
         f"{len(store.latitudes)} cells, latitude {store.latitudes.min():g} to {store.latitudes.max():g}, "
         f"longitude {store.longitudes.min():g} to {store.longitudes.max():g}",
