@@ -78,9 +78,9 @@ class Sources:
             for dataset in _open(file, storage_options):
                 self.available |= set(map(str, dataset.data_vars))
                 self._check_grid(dataset, file, coordinates)
-                dataset = _with_time(dataset, file, coordinates.get("time"), self.grid)
                 wanted = dataset[[name for name in dataset.data_vars if name in variables]]
                 if wanted.data_vars:
+                    wanted = _with_time(wanted, file, coordinates.get("time"), self.grid)
                     key = (frozenset(map(str, wanted.data_vars)), _levels(wanted, self.grid))
                     self._series.setdefault(key, []).append((file, wanted))
         self._joined = {key: _join(series) for key, series in self._series.items()}
@@ -157,7 +157,7 @@ def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
             return [xr.open_dataset(file, engine="zarr", chunks=None, **options)]
         return [xr.open_dataset(file, chunks=None)]
     except ImportError as error:
-        raise ValueError(f"Reading {file} needs another package: {error}.") from error
+        raise ValueError(f"Reading {file} needs another package: {error}") from error
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
@@ -169,8 +169,11 @@ def _open_grib(file: str) -> list[xr.Dataset]:
     try:
         import cfgrib
     except ImportError as error:
-        raise ValueError(f"{file} is GRIB, which needs cfgrib: pip install 'diffusion-lab[grib]'.") from error
-    return cfgrib.open_datasets(file, backend_kwargs={"indexpath": ""})
+        raise ImportError("pip install 'diffusion-lab[grib]'") from error
+    datasets = cfgrib.open_datasets(file, backend_kwargs={"indexpath": ""})
+    if not datasets:
+        raise ValueError("it holds no fields")
+    return datasets
 
 
 def _with_time(dataset: xr.Dataset, file: str, time: str | None, grid: Grid) -> xr.Dataset:
