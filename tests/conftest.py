@@ -1,0 +1,113 @@
+"""A small atmosphere, a small graph and small networks for the tests of models, training and inference.
+
+The atmosphere: waves that travel east along each parallel at a constant speed, on 12 × 24 cells, daily for
+400 days. A network of 16 channels can learn it in a few hundred steps.
+"""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_lab.data import StoreMetadata, Variable, create_store
+from diffusion_lab.graphs import multi_scale
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers in the tests are the CPU's
+
+NUM_LATITUDES, NUM_LONGITUDES, NUM_DAYS = 12, 24, 400
+LATITUDES = np.repeat(90 - 15 * (np.arange(NUM_LATITUDES) + 0.5), NUM_LONGITUDES)
+LONGITUDES = np.tile(15.0 * np.arange(NUM_LONGITUDES), NUM_LATITUDES)
+TINY = {"num_channels": 16, "num_layers": 2, "num_heads": 2, "mlp_ratio": 2, "trainable_size": 3}
+
+
+def toy_fields():
+    """(day, [t850, msl, orography], cell) float32: waves 1 and 2 move 17 degrees a day."""
+    rng = np.random.default_rng(0)
+    day, cos = np.arange(NUM_DAYS)[:, None], np.cos(np.deg2rad(LATITUDES))
+    fields = np.zeros((NUM_DAYS, 3, len(LATITUDES)))
+    for k, (mean, size) in enumerate([(280.0, 8.0), (1e5, 900.0)]):
+        knots = rng.normal(1, 0.3, NUM_DAYS // 10 + 1)
+        amplitude = np.interp(day[:, 0], 10 * np.arange(len(knots)), knots)[:, None]
+        phase = (k + 1) * (np.deg2rad(LONGITUDES) - 0.3 * day)
+        fields[:, k] = mean + size * (amplitude * np.cos(phase) * cos**2 + rng.normal(0, 0.05, phase.shape))
+    fields[:, 2] = 1000 * np.cos(3 * np.deg2rad(LATITUDES))
+    return fields.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def toy_store(tmp_path_factory):
+    """Daily from 2024-01-01 to 2025-02-03; statistics over 2024; 2024-04-10 is missing."""
+    metadata = StoreMetadata(
+        [
+            Variable("t850", "K", long_name="temperature at 850 hPa"),
+            Variable("msl", "Pa"),
+            Variable("orography", "m2 s-2", "forcing", constant_in_time=True),
+        ],
+        np.datetime64("2024-01-01", "s") + np.arange(NUM_DAYS) * np.timedelta64(1, "D"),
+        LATITUDES,
+        LONGITUDES,
+        (NUM_LATITUDES, NUM_LONGITUDES),
+        "15",
+        statistics_window=("2024", "2024"),
+        missing_dates=["2024-04-10"],
+    )
+    fields = toy_fields()
+    return create_store(tmp_path_factory.mktemp("toy") / "toy.zarr", metadata, lambda times: fields[times])
+
+
+@pytest.fixture(scope="session")
+def toy_graph():
+    """The cells of the toy atmosphere and 42 hidden nodes."""
+    return multi_scale(LATITUDES, LONGITUDES, refinement=1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Tests that draw from torch's global generator draw the same numbers each time."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def perturb():
+    """Give every parameter of a module a random part, so that nothing is zero any more."""
+
+    def perturbed(module, scale=0.2, seed=7):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+        return module
+
+    return perturbed
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Arguments of a tiny network."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def toy_overrides(toy_store):
+    """Hydra overrides that train a tiny network on the toy store; `system.output` is left open."""
+    sizes = {f"model.{key}": value for key, value in TINY.items()}
+    settings = sizes | {
+        "graph.refinement": 1,
+        "system.input.dataset": toy_store.path,
+        "system.accelerator": "cpu",
+        "data.computed_forcing": "[cos_julian_day,insolation]",
+        "dataloader.training.start": "2024-01",
+        "dataloader.training.end": "2024-10",
+        "dataloader.validation.start": "2024-11",
+        "dataloader.validation.end": "2024-11",
+        "dataloader.test.start": "2024-12",
+        "dataloader.test.end": "2025-01",
+        "diagnostics.progress_bar": "false",
+        "diagnostics.tensorboard": "false",
+        "diagnostics.log_every_n_steps": 1,
+        "diagnostics.validation.starts": 2,
+        "diagnostics.validation.num_steps": 3,
+        "training.warmup_steps": 5,
+    }
+    return [f"{key}={value}" for key, value in settings.items()]

@@ -1,0 +1,105 @@
+import math
+
+import pytest
+import torch
+
+from diffusion_lab.models.attention import Neighbours, neighbour_attention
+
+NUM_SOURCES, NUM_TARGETS, HEADS, CHANNELS, SAMPLES = 9, 12, 2, 5, 3
+
+
+def plain_attention(query, key, value, edge, edge_index):
+    """One node after another, as in Shi et al. 2021, Eq. 3-4; edge in the order of edge_index."""
+    out = torch.zeros_like(query)
+    for sample in range(query.shape[0]):
+        for node in range(query.shape[1]):
+            edges = [e for e in range(edge_index.shape[1]) if edge_index[1, e] == node]
+            sources = edge_index[0, edges]
+            keys, values = key[sample, sources] + edge[edges], value[sample, sources] + edge[edges]
+            for head in range(query.shape[2]):
+                logits = keys[:, head] @ query[sample, node, head] / math.sqrt(query.shape[3])
+                out[sample, node, head] = torch.softmax(logits, 0) @ values[:, head]
+    return out
+
+
+@pytest.fixture
+def edge_index():
+    """Targets of in-degree 1 … 6 in no order; one pair is joined twice."""
+    torch.manual_seed(3)
+    degrees = [3, 1, 6, 2, 2, 5, 1, 4, 3, 3, 6, 2]
+    pairs = [(int(s), t) for t, d in enumerate(degrees) for s in torch.randperm(NUM_SOURCES)[:d]]
+    pairs.append(pairs[0])
+    return torch.tensor(pairs).T[:, torch.randperm(len(pairs))]
+
+
+@pytest.fixture
+def tensors(edge_index):
+    torch.manual_seed(4)
+    sizes = [
+        (SAMPLES, NUM_TARGETS, HEADS, CHANNELS),
+        (SAMPLES, NUM_SOURCES, HEADS, CHANNELS),
+        (SAMPLES, NUM_SOURCES, HEADS, CHANNELS),
+        (edge_index.shape[1], HEADS, CHANNELS),
+    ]
+    return [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+
+def attend(query, key, value, edge, edge_index):
+    nb = Neighbours(edge_index, query.shape[1])
+    return neighbour_attention(query, key, value, edge[nb.order], nb)
+
+
+def test_result_and_gradients_are_those_of_a_loop_over_nodes(edge_index, tensors):
+    fast, plain = attend(*tensors, edge_index), plain_attention(*tensors, edge_index)
+    torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(plain)
+    gradients = [torch.autograd.grad((out * direction).sum(), tensors) for out in (fast, plain)]
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-11, atol=1e-11)
+
+
+def test_order_of_edges_does_not_matter(edge_index, tensors):
+    query, key, value, edge = tensors
+    order = torch.randperm(edge_index.shape[1])
+    permuted = attend(query, key, value, edge[order], edge_index[:, order])
+    torch.testing.assert_close(permuted, attend(*tensors, edge_index), rtol=1e-12, atol=1e-12)
+
+
+def test_renumbering_the_targets_renumbers_the_result(edge_index, tensors):
+    query, key, value, edge = tensors
+    new = torch.randperm(NUM_TARGETS)
+    renumbered = torch.stack([edge_index[0], new[edge_index[1]]])
+    result = attend(query[:, new.argsort()], key, value, edge, renumbered)
+    torch.testing.assert_close(result[:, new], attend(*tensors, edge_index), rtol=1e-12, atol=1e-12)
+
+
+def test_a_single_neighbour_is_copied():
+    edge_index = torch.tensor([[1, 0], [0, 1]])
+    key = value = torch.randn(1, 2, 1, 3)
+    edge = torch.randn(2, 1, 3)
+    out = attend(torch.randn(1, 2, 1, 3), key, value, edge, edge_index)
+    torch.testing.assert_close(out, value[:, [1, 0]] + edge)
+
+
+def test_two_neighbours_by_hand():
+    # Channel 1, q = 1, keys ln 3 and 0: weights 3/4 and 1/4 of values 8 and 4, edges 0.
+    one = torch.ones(1, 1, 1, 1)
+    key, value = torch.tensor([math.log(3.0), 0.0]), torch.tensor([8.0, 4.0])
+    out = attend(
+        one,
+        key.view(1, 2, 1, 1),
+        value.view(1, 2, 1, 1),
+        torch.zeros(2, 1, 1),
+        torch.tensor([[0, 1], [0, 0]]),
+    )
+    assert out.item() == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(("targets", "message"), [([0, 2], "1 target nodes.*node 1"), ([1, 1], "node 0")])
+def test_a_lonely_node_is_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        Neighbours(torch.tensor([[0, 1], targets]), max(targets) + 1)
+
+
+def test_nothing_of_the_edges_is_saved_in_checkpoints(edge_index):
+    assert not Neighbours(edge_index, NUM_TARGETS).state_dict()
