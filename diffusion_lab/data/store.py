@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
@@ -17,6 +18,9 @@ from diffusion_lab.data.statistics import STATISTICS, Statistics
 
 Role = Literal["forcing", "prognostic", "diagnostic"]
 ROLES: tuple[Role, ...] = get_args(Role)
+
+# Decoded chunks that a store keeps: a season of the example store, and little beside a network.
+CACHE_BYTES = 128 * 2**20
 
 _REQUIRED = ("data", "dates", "latitudes", "longitudes", *STATISTICS)
 
@@ -73,6 +77,7 @@ class Store:
         self.path = path
         self.attributes: dict[str, Any] = dict(group.attrs)
         self._group = group
+        self._chunks: OrderedDict[int, np.ndarray] = OrderedDict()
         if "_build" in self.attributes:
             raise ValueError(
                 f"The store {path!r} is not finished. Run the command that creates it again to resume."
@@ -249,14 +254,31 @@ class Store:
         times = np.atleast_1d(np.arange(len(self.dates))[time_index])
         if len(times) == 0:
             return np.empty((0, len(columns), *self._data.shape[2:]), np.float32)
-        if np.all(np.diff(times) == 1):
-            stored = self._data[times[0] : times[-1] + 1]
-        else:
-            stored = self._data.oindex[times]
+        stored = self._stored(times)
         self._check_present(times, stored)
         values = np.ascontiguousarray(stored[:, columns], dtype=np.float32)
         values[self.missing[times]] = np.nan
         return values
+
+    def _stored(self, times: np.ndarray) -> np.ndarray:
+        """All variables at some times, (time, variable, ensemble, cell)."""
+        if np.all(np.diff(times) == 1) and len(times) > self._data.chunks[0]:
+            return self._data[times[0] : times[-1] + 1]
+        if self._data.chunks[0] == 1:
+            return self._data.oindex[times]
+        numbers, rows = np.divmod(times, self._data.chunks[0])
+        return np.stack([self._chunk(number)[row] for number, row in zip(numbers, rows, strict=True)])
+
+    def _chunk(self, number: int) -> np.ndarray:
+        """One chunk of dates. The last used are kept: training reads dates in random order."""
+        if number in self._chunks:
+            self._chunks.move_to_end(number)
+            return self._chunks[number]
+        size = self._data.chunks[0]
+        self._chunks[number] = self._data[number * size : (number + 1) * size]
+        while len(self._chunks) > 1 and sum(chunk.nbytes for chunk in self._chunks.values()) > CACHE_BYTES:
+            self._chunks.popitem(last=False)
+        return self._chunks[number]
 
     def _check_present(self, times: np.ndarray, stored: np.ndarray) -> None:
         # Zarr reads an absent chunk as NaN; looking at the first cell finds the suspects for next to nothing.
