@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fsspec
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -16,7 +15,7 @@ def describe_store(store: Store) -> RenderableType:
     about = Table.grid(padding=(0, 2))
     for name, value in _facts(store).items():
         about.add_row(name, value)
-    variables = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    variables = Table(box=None, pad_edge=False)
     for heading in ("variable", "role", "units"):
         variables.add_column(heading, no_wrap=True)
     # The change over a lead time, by its standard deviation.
