@@ -59,6 +59,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     listing.set_defaults(run=run_list)
 
 
+def _console() -> Console:
+    # Wide enough for whole numbers, also where the output is piped; a narrow terminal breaks the lines.
+    return Console(width=max(Console().width, 110))
+
+
 def run_create(arguments: argparse.Namespace) -> None:
     """Create a store; see `create --help`."""
     from diffusion_lab.data.inspect import describe_store
@@ -75,7 +80,7 @@ def run_create(arguments: argparse.Namespace) -> None:
         if arguments.start or arguments.end:
             raise ValueError("--start and --end go with 'speedy'; a recipe says its dates under dates.")
         store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
-    Console().print(describe_store(store))
+    _console().print(describe_store(store))
 
 
 def run_inspect(arguments: argparse.Namespace) -> None:
@@ -83,7 +88,7 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     from diffusion_lab.data.inspect import describe_store
     from diffusion_lab.data.store import open_store
 
-    Console().print(describe_store(open_store(arguments.store)))
+    _console().print(describe_store(open_store(arguments.store)))
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -94,4 +99,4 @@ def run_list(arguments: argparse.Namespace) -> None:
     table.add_row("speedy", "a simulated atmosphere: the SPEEDY model at T31", "diffusion_lab/data/speedy.py")
     for name, file in shipped_recipes().items():
         table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
-    Console().print(table)
+    _console().print(table)

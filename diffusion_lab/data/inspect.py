@@ -26,7 +26,7 @@ def describe_store(store: Store) -> RenderableType:
     statistics = store.statistics
     columns = (statistics.mean, statistics.stdev, statistics.minimum, statistics.maximum, *tendencies)
     for index, name in enumerate(store.variables):
-        numbers = (f"{column[index]:.5g}" for column in columns)
+        numbers = (f"{column[index]:.4g}" for column in columns)
         variables.add_row(name, store.roles[name], store.units(name), *numbers)
     return Group(about, variables)
 
