@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 _CREATE_HELP = """\
 Create a store, the zarr folder that training and verification read, from a recipe.
@@ -95,7 +95,7 @@ def run_list(arguments: argparse.Namespace) -> None:
     """List the shipped recipes."""
     from diffusion_lab.data.recipes import shipped_recipes
 
-    table = Table("recipe", "what it makes", "file")
+    table = Table("recipe", "what it makes", Column("file", overflow="fold"))
     table.add_row("speedy", "a simulated atmosphere: the SPEEDY model at T31", "diffusion_lab/data/speedy.py")
     for name, file in shipped_recipes().items():
         table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
