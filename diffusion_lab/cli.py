@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, KeyError, FileNotFoundError, FileExistsError, NotADirectoryError, TypeError) as error:
+    except (ValueError, KeyError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError, TypeError) as error:
         if arguments.traceback:
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
