@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -170,7 +172,7 @@ def fit(run: Run) -> float:
         Seconds this took, without those before an interruption.
 
     Raises:
-        KeyboardInterrupt: stopped by the user; everything is on disk.
+        KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
     """
     config, folder = run.config, run.folder
     _remember(config, folder)
@@ -178,10 +180,13 @@ def fit(run: Run) -> float:
         torch.set_num_threads(config.system.threads)
     last = folder / "last.ckpt"
     trainer = build_trainer(config, folder)
-    began = time.monotonic()
-    trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    began, on_ctrl_c = time.monotonic(), signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit:
+        # Lightning answers Ctrl-C by leaving Python, deaf to a second one; a notebook wants to go on.
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from None
     return time.monotonic() - began
 
 
@@ -237,7 +242,7 @@ def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
 
 def draw_training(folder: Path) -> Path:
     """Draw the loss, in all and per noise-level bin, from the CSV log."""
-    log = pd.read_csv(folder / "csv" / "metrics.csv").sort_values("step")
+    log = read_log(folder)
     edges = [f"{edge:g}" for edge in SIGMA_EDGES]
     bins = {
         f"{low} – {high}": log[f"train/loss_sigma_bin_{i}"].to_numpy()
@@ -248,6 +253,14 @@ def draw_training(folder: Path) -> Path:
     training_curves(figure.subplots(), log["step"].to_numpy(), log["train/loss"].to_numpy(), bins)
     figure.savefig(folder / "loss.png", dpi=110)
     return folder / "loss.png"
+
+
+def read_log(folder: Path) -> pd.DataFrame:
+    """All that a run logged: a resumed session takes over from the step it began at."""
+    sessions = [pd.read_csv(file) for file in sorted(folder.glob("csv/version_*/metrics.csv"))]
+    starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]
+    kept = [session[session["step"] < start] for session, start in zip(sessions, starts, strict=True)]
+    return pd.concat(kept).sort_values("step", kind="stable")
 
 
 def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
@@ -271,9 +284,10 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
 def build_trainer(config: Config, folder: Path) -> Trainer:
     """Lightning's trainer, counting in steps: there is one epoch, as long as the training."""
     diagnostics = config.diagnostics
-    loggers: list[Any] = [CSVLogger(folder, name="", version="csv")]
+    # Each session, first or resumed, logs to a folder of its own: version_0, version_1, …
+    loggers: list[Any] = [CSVLogger(folder, name="csv")]
     if diagnostics.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
     callbacks = [
         EMAWeightAveraging(decay=config.training.ema_decay, use_buffers=False),
         NoiseLevelLoss(),
@@ -284,7 +298,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
             filename="last",
             every_n_train_steps=diagnostics.checkpoint_every_n_steps,
             enable_version_counter=False,
-            save_on_exception=True,
+            # Not on exceptions: amid a step, weights, averages and their counters do not fit together.
         ),
     ]
     if diagnostics.progress_bar:
