@@ -263,6 +263,14 @@ def read_log(folder: Path) -> pd.DataFrame:
     return pd.concat(kept).sort_values("step", kind="stable")
 
 
+def loss_log(folder: Path) -> pd.DataFrame:
+    """The CSV logs of a run and of its continuations as one table, a row for each logged step."""
+    logs = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
+    log = pd.concat([pd.read_csv(path) for path in logs]).dropna(subset="train/loss")
+    # Steps made twice, before and after an interruption, count once.
+    return log.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+
+
 def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
     """What a model card says of the training."""
     loader, training = run.config.dataloader, run.config.training
