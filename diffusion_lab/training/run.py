@@ -179,6 +179,8 @@ def fit(run: Run) -> float:
     if config.system.threads:
         torch.set_num_threads(config.system.threads)
     last = folder / "last.ckpt"
+    if last.exists() and load_averaged(run) == config.training.max_steps:
+        return 0.0
     trainer = build_trainer(config, folder)
     began, on_ctrl_c = time.monotonic(), signal.getsignal(signal.SIGINT)
     try:
