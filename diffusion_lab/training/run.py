@@ -391,8 +391,8 @@ def _remember(config: Config, folder: Path) -> None:
         changed = [
             f"{group}.{key}"
             for group in ("data", "dataloader", "graph", "model", "training")
-            for key in now[group]
-            if now[group][key] != before[group].get(key) and key != "num_workers"
+            for key in sorted(now[group].keys() | before[group].keys())
+            if now[group].get(key) != before[group].get(key) and key != "num_workers"
         ]
         if changed:
             raise ConfigError(
