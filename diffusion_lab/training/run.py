@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import warnings
@@ -16,6 +17,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -259,18 +261,11 @@ def draw_training(folder: Path) -> Path:
 
 def read_log(folder: Path) -> pd.DataFrame:
     """All that a run logged: a resumed session takes over from the step it began at."""
-    sessions = [pd.read_csv(file) for file in sorted(folder.glob("csv/version_*/metrics.csv"))]
+    files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
+    sessions = [pd.read_csv(file) for file in files]
     starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]
     kept = [session[session["step"] < start] for session, start in zip(sessions, starts, strict=True)]
     return pd.concat(kept).sort_values("step", kind="stable")
-
-
-def loss_log(folder: Path) -> pd.DataFrame:
-    """The CSV logs of a run and of its continuations as one table, a row for each logged step."""
-    logs = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
-    log = pd.concat([pd.read_csv(path) for path in logs]).dropna(subset="train/loss")
-    # Steps made twice, before and after an interruption, count once.
-    return log.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
 
 def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
@@ -289,6 +284,18 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "device": str(run.task.device),
         "threads": torch.get_num_threads(),
     }
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint by a whole one: Lightning's own way copies where /tmp is another file system."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside the path, then rename."""
+        partial = f"{path}.partial"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, path)
 
 
 def build_trainer(config: Config, folder: Path) -> Trainer:
@@ -326,6 +333,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         enable_progress_bar=diagnostics.progress_bar,
         enable_model_summary=False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=folder,
     )

@@ -1,0 +1,164 @@
+"""A run that is cut, wherever, reaches the very weights of the uncut run."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+
+from diffusion_lab.config import ConfigError
+from diffusion_lab.training.forecaster import GraphForecaster
+from diffusion_lab.training.run import build, build_trainer, draw_training, fit, load_averaged, read_log
+
+CUT_AT = 5  # between the checkpoints of steps 3 and 6; validation follows steps 4 and 8
+SETTINGS = (
+    "training.max_steps=8",
+    "diagnostics.checkpoint_every_n_steps=3",
+    "diagnostics.validation.every_n_steps=4",
+    "diagnostics.validation.starts=1",
+)
+
+
+@pytest.fixture(scope="module")
+def config(toy_config):
+    return lambda folder, *overrides: toy_config(folder, *SETTINGS, *overrides)
+
+
+@pytest.fixture(scope="module")
+def uncut(config, tmp_path_factory):
+    """The folder and the weights of the uncut run."""
+    folder = tmp_path_factory.mktemp("uncut")
+    run = build(config(folder))
+    fit(run)
+    return folder, run.task.model.state_dict()
+
+
+def assert_same_weights(run, weights):
+    for name, tensor in run.task.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Press Ctrl-C as a method of a class begins, in step `CUT_AT`."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def press_in(cls, method, step_of):
+        original, pressed = getattr(cls, method), []
+
+        def interrupted(self, *args):
+            if step_of(self, *args) >= CUT_AT - 1 and not pressed:
+                pressed.append(True)
+                os.kill(os.getpid(), signal.SIGINT)
+            return original(self, *args)
+
+        monkeypatch.setattr(cls, method, interrupted)
+
+    yield press_in
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "step_of"),
+    [
+        # While a batch is processed; after the optimizer's step, before the averages follow; while the
+        # averaged weights stand in for the others.
+        (GraphForecaster, "training_step", lambda task, *_: task.global_step),
+        (WeightAveraging, "on_train_batch_end", lambda _, trainer, *__: trainer.global_step - 1),
+        (GraphForecaster, "validation_step", lambda task, *_: task.global_step),
+    ],
+)
+def test_ctrl_c_anywhere(config, uncut, ctrl_c, tmp_path, cls, method, step_of):
+    ctrl_c(cls, method, step_of)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(config(tmp_path)))
+    assert signal.getsignal(signal.SIGINT) is handler  # Ctrl-C works again
+    run = build(config(tmp_path))
+    assert load_averaged(run) == 3
+    fit(run)
+    assert_same_weights(run, uncut[1])
+
+
+def test_sigkill(toy_overrides, config, uncut, tmp_path):
+    script = f"""
+import os, signal, sys
+from diffusion_lab.cli import main
+from diffusion_lab.training.forecaster import GraphForecaster
+original = GraphForecaster.training_step
+def killed(self, *args):
+    if self.global_step == {CUT_AT}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args)
+GraphForecaster.training_step = killed
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+    overrides = [*toy_overrides, f"system.output={tmp_path}", *SETTINGS]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *overrides], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run = build(config(tmp_path))
+    assert load_averaged(run) == 3
+    fit(run)
+    assert_same_weights(run, uncut[1])
+
+
+def test_a_finished_run_keeps_its_weights_and_its_curve(config, uncut, tmp_path):
+    for _ in range(2):  # the last checkpoint is that of the last step
+        run = build(config(tmp_path, "diagnostics.checkpoint_every_n_steps=4"))
+        fit(run)
+        assert_same_weights(run, uncut[1])
+        assert read_log(tmp_path)["train/loss"].dropna().size == 8
+        assert draw_training(tmp_path).stat().st_size > 10_000
+
+
+def test_the_curve_of_a_resumed_run_is_whole(config, uncut, ctrl_c, tmp_path):
+    ctrl_c(GraphForecaster, "training_step", lambda task, *_: task.global_step)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(config(tmp_path)))
+    fit(build(config(tmp_path)))
+    curve, uncut_curve = (read_log(folder)["train/loss"].dropna() for folder in (tmp_path, uncut[0]))
+    np.testing.assert_array_equal(curve, uncut_curve)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("training.lr=1e-4", "training.lr"),
+        ("data.drop=[msl]", "data.drop"),
+        ("~graph.num_nearest", "graph.num_nearest"),
+        ("model.model.diffusion.sigma_max=80", "model.model"),
+    ],
+)
+def test_another_config_in_the_same_folder_is_refused(config, uncut, override, named):
+    before = Path(uncut[0] / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"another {named}.*; resume with the same settings.*name="):
+        fit(build(config(uncut[0], override)))
+    assert Path(uncut[0] / "config.yaml").read_bytes() == before
+
+
+def test_how_a_run_is_watched_may_change(config, uncut, tmp_path):
+    run = build(config(uncut[0], "diagnostics.log_every_n_steps=4", "dataloader.num_workers=0", "name=other"))
+    fit(run)
+    assert_same_weights(run, uncut[1])
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(config, tmp_path, monkeypatch):
+    """Killed while it writes a checkpoint, a run must still have the one before."""
+    checkpoint_io = build_trainer(config(tmp_path), tmp_path).strategy.checkpoint_io
+    checkpoint_io.save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+
+    def cut_short(checkpoint, path):
+        Path(path).write_bytes(b"half a check")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("lightning.fabric.plugins.io.torch_io._atomic_save", cut_short)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint_io.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": 1}
