@@ -136,10 +136,16 @@ class DiffusionModelEncProcDec(nn.Module):
         return self.denoiser(x)(y, sigma)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed past states x (batch, time, ensemble, grid, variable) as (batch, ensemble, grid, channel)."""
-        if x.shape[1] != self.multistep_input:
+        """Embed past states x (batch, time, ensemble, grid, variable) as (batch, ensemble, grid, channel).
+
+        Raises:
+            ValueError: x has another number of past states or variables.
+        """
+        expected = (self.multistep_input, self.arguments["num_input"])
+        if (x.shape[1], x.shape[-1]) != expected:
             raise ValueError(
-                f"the model takes {self.multistep_input} past states, x has {x.shape[1]}: {x.shape}"
+                f"x must be (batch, {expected[0]} states, ensemble, grid, {expected[1]} input variables), "
+                f"got {tuple(x.shape)}"
             )
         state = x.movedim(1, 3).flatten(3)
         nodes = self.data_nodes().expand(*state.shape[:2], -1, -1)

@@ -63,6 +63,17 @@ def test_reads_no_more_than_it_must(path, fields):
     assert store.lost_chunks() == 7
 
 
+def test_keeps_decoded_chunks_within_its_bounds(path, fields, monkeypatch):
+    chunk = 4 * 3 * 12 * 4  # bytes of four dates, three variables, twelve cells
+    monkeypatch.setattr("diffusion_lab.data.store.CACHE_BYTES", 2 * chunk)
+    store = open_store(path)
+    for index in np.random.default_rng(0).integers(0, 30, 100):
+        np.testing.assert_array_equal(store.read(int(index))[0], with_holes(fields)[index])
+        assert sum(kept.nbytes for kept in store._chunks.values()) <= 2 * chunk
+    shutil.rmtree(path / "data")  # what was read last is still at hand
+    np.testing.assert_array_equal(store.read(int(index))[0], with_holes(fields)[index])
+
+
 def test_index_of_a_date(path):
     store = open_store(path)
     assert store.index("2024-01-02T06:00") == 5
