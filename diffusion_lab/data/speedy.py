@@ -1,8 +1,8 @@
 """Simulate years of weather with the SPEEDY general-circulation model (jcm, T31, 8 sigma levels).
 
 SPEEDY (Molteni 2003, doi:10.1007/s00382-002-0268-2) is a primitive-equation model with simplified physics. It
-has real continents, mountains, sea-surface temperatures and seasons, and is cheap enough (well under a second
-of one core per simulated day) that anyone can make ten years of training data on a laptop.
+has real continents, mountains, sea-surface temperatures and seasons, and is cheap enough (about a second of
+one core per simulated day) that anyone can make ten years of training data on a laptop.
 
 `simulate` writes the instantaneous T31 fields on sigma levels in chunks of ten days and resumes bit for bit
 after being killed. `pressure_level_dataset` turns the chunks into pressure-level fields on the 64 x 32
@@ -301,9 +301,12 @@ def create_speedy_store(
         KeyError: a variable that is not one of the six.
         ValueError: `workdir` holds a simulation that does not cover the dates.
     """
-    unknown = [name for name in variables if name not in ATTRIBUTES]
+    known = [name for name in ATTRIBUTES if name not in SURFACE]
+    unknown = [name for name in variables if name not in known]
     if unknown:
-        raise KeyError(f"SPEEDY's stores have no variable {unknown}; choose from {', '.join(ATTRIBUTES)}.")
+        raise KeyError(
+            f"SPEEDY's stores have no prognostic variable {unknown}; choose from {', '.join(known)}."
+        )
     workdir = Path(f"{out}.speedy") if workdir is None else workdir
     first, last = period(start, end)
     if statistics_end is None:
