@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -24,6 +24,7 @@ from rich.console import Console
 from diffusion_lab import verification
 from diffusion_lab.assets import store_path
 from diffusion_lab.config import Config, ConfigError, instantiate
+from diffusion_lab.data.dates import lead_timedelta
 from diffusion_lab.data.module import ForecastDataModule, forecast_starts
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
@@ -113,8 +114,13 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
     defaults = diffusion.inference_defaults
     settings = SamplingSettings(defaults.noise_scheduler, defaults.diffusion_sampler)
     validation = config.diagnostics.validation
-    tendency = isinstance(model, DiffusionTendModelEncProcDec)
-    return (GraphTendForecaster if tendency else GraphForecaster)(
+    task = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
+    if training.model_task not in (None, task.__name__):
+        raise ConfigError(
+            f"training.model_task={training.model_task} does not train a {type(model).__name__}; that is for "
+            f"{task.__name__}, as training.model_task=null says"
+        )
+    return task(
         model,
         instantiate(training.objective),
         loss,
@@ -210,6 +216,8 @@ def train(config: Config, command: str) -> None:
     )
     if (run.folder / "last.ckpt").exists():
         console.print(f"going on from {run.folder / 'last.ckpt'}")
+    if config.diagnostics.evaluation.enabled:
+        evaluation_starts(run)  # a test window without data is an error now, not after the training
     seconds = fit(run)
     path = export_release(
         run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
@@ -222,15 +230,9 @@ def train(config: Config, command: str) -> None:
 def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
     """Forecast from starts spread over the test window, print the score table, draw the pictures."""
     evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
-    forecaster = load_forecaster(checkpoint)
-    # The window holds the valid times of all steps, so the last possible start is some steps before its end.
-    dates = forecast_starts(
-        run.store, forecaster.step, run.config.training.multistep_input, (test.start, test.end)
-    )
-    dates = dates[dates + evaluation.steps * forecaster.step <= dates[-1] + forecaster.step]
     forecast = verification.forecast_starts(
-        forecaster,
-        verification.spread_out(dates, evaluation.starts),
+        load_forecaster(checkpoint),
+        evaluation_starts(run),
         evaluation.steps,
         evaluation.members,
         data=run.store,
@@ -242,6 +244,24 @@ def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
     files = verification.save_report(run.folder / "pictures", forecast, scores, run.store)
     curve = draw_training(run.folder)
     console.print(f"{len(files)} pictures and scores: {(run.folder / 'pictures').resolve()}; loss: {curve}")
+
+
+def evaluation_starts(run: Run) -> np.ndarray:
+    """Start dates spread over the test window, which holds the valid times of all their steps.
+
+    Raises:
+        ValueError: the store has no such dates.
+    """
+    evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
+    step = lead_timedelta(run.config.data.timestep)
+    dates = forecast_starts(run.store, step, run.config.training.multistep_input, (test.start, test.end))
+    dates = dates[dates + evaluation.steps * step <= dates[-1] + step]
+    if len(dates) == 0:
+        raise ConfigError(
+            f"dataloader.test from {test.start} to {test.end} is shorter than a forecast of "
+            f"diagnostics.evaluation.steps={evaluation.steps}"
+        )
+    return verification.spread_out(dates, evaluation.starts)
 
 
 def draw_training(folder: Path) -> Path:
