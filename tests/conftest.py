@@ -4,12 +4,14 @@ The atmosphere: waves that travel east along each parallel at a constant speed, 
 400 days. A network of 16 channels can learn it in a few hundred steps.
 """
 
+import itertools
 import os
 
 import numpy as np
 import pytest
 import torch
 
+from diffusion_lab.config import compose, validate
 from diffusion_lab.data import StoreMetadata, Variable, create_store
 from diffusion_lab.graphs import multi_scale
 
@@ -111,3 +113,31 @@ def toy_overrides(toy_store):
         "training.warmup_steps": 5,
     }
     return [f"{key}={value}" for key, value in settings.items()]
+
+
+@pytest.fixture(scope="session")
+def toy_config(toy_overrides):
+    """Checked config of a tiny training into a folder, with further overrides."""
+
+    def config(folder, *overrides):
+        own = [f"system.output={folder}", "training.max_steps=12", "diagnostics.checkpoint_every_n_steps=5"]
+        return validate(compose([*toy_overrides, *own, *overrides]))
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def heun_factor():
+    """What Heun (EDM, Algorithm 1) makes of unit noise where F = 0, so D(y, σ) = c_skip(σ)·y: a number."""
+
+    def slope(y, sigma):
+        return (y - y / (1 + sigma**2)) / sigma
+
+    def factor(sigmas):
+        y = sigmas[0]
+        for sigma, below in itertools.pairwise(sigmas):
+            euler = y + (below - sigma) * slope(y, sigma)
+            y = y + (below - sigma) * (slope(y, sigma) + slope(euler, below)) / 2 if below > 0 else euler
+        return y
+
+    return factor

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch_geometric.data import HeteroData
 
+from diffusion_lab.data.dates import lead_timedelta
+from diffusion_lab.data.store import Role
 from diffusion_lab.graphs import build_graph
+from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 
 FORMAT = "diffusion_lab release 1"
@@ -31,11 +35,11 @@ class VariableInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str
-    role: str
+    role: Role
     units: str
     long_name: str
-    mean: float
-    stdev: float
+    mean: FiniteFloat
+    stdev: Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Release(BaseModel):
@@ -65,7 +69,7 @@ class Release(BaseModel):
     variables: list[VariableInfo]
     field_shape: list[int]
     step: str
-    inference_defaults: dict[str, dict[str, Any]]
+    inference_defaults: dict[Literal["noise_scheduler", "diffusion_sampler"], dict[str, Any]]
     store: str
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
@@ -114,19 +118,46 @@ def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, n
         raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
     release, tensors = _read(path)
     latitudes, longitudes = (tensors.pop(name).numpy() for name in ("latitudes", "longitudes"))
+    try:
+        model = _build(release, tensors, latitudes, longitudes)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: the parts of the checkpoint do not fit together: {reason}") from None
+    return release, model.eval(), latitudes, longitudes
+
+
+def _build(
+    release: Release, tensors: dict[str, torch.Tensor], latitudes: np.ndarray, longitudes: np.ndarray
+) -> DiffusionModelEncProcDec:
+    """The model with its weights, after everything else of the release was checked against it."""
     graph = build_graph(release.graph, latitudes, longitudes)
     if fingerprint(graph) != release.graph_fingerprint:
         raise ValueError(
-            f"{path}: the graph built from the recipe {release.graph} is not the one the weights were trained "
-            "on; load the checkpoint with the version of diffusion_lab that made it"
+            f"the graph built from the recipe {release.graph} is not the one the weights were trained on; "
+            "load the checkpoint with the version of diffusion_lab that made it"
         )
     scales = {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
-    try:
-        model = MODELS[release.model](graph, **release.arguments, **scales)
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: weights and model arguments do not fit together: {error}") from None
-    return release, model.eval(), latitudes, longitudes
+    model = MODELS[release.model](graph, **release.arguments, **scales)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
+            raise ValueError(f"the tensor {name!r} is missing, unknown or of a shape that the model has not")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"the tensor {name!r} holds numbers that are not finite")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    roles = [variable.role for variable in release.variables]
+    sizes = {
+        "num_input": roles.count("prognostic") + roles.count("forcing"),
+        "num_output": roles.count("prognostic") + roles.count("diagnostic"),
+        "num_prognostic": roles.count("prognostic"),
+    }
+    if any(release.arguments[name] != size for name, size in sizes.items()):
+        raise ValueError(f"the variables make {sizes}, the model was built for {release.arguments}")
+    if math.prod(release.field_shape) != len(latitudes):
+        raise ValueError(f"field_shape {release.field_shape} is not that of {len(latitudes)} cells")
+    lead_timedelta(release.step)
+    SamplingSettings(**release.inference_defaults)
+    return model
 
 
 def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
@@ -136,8 +167,8 @@ def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is no readable safetensors file ({error}). Damaged? Copy it again. A pickle (.ckpt, .pt)? "
-            "It could run code and is never opened here."
+            f"{path} is no readable safetensors file ({error}). Damaged? Copy it again. "
+            "A pickle (.ckpt, .pt)? It could run code and is never opened here."
         ) from None
     if document is None:
         raise ValueError(f"{path} is a safetensors file, but no release checkpoint of diffusion_lab")

@@ -77,22 +77,7 @@ def test_draws_follow_seed_and_step_alone(make, batch):
     assert not (levels(1, 5) == levels(2, 5)).any()
 
 
-def linear_factor(sigmas, sigma_data=1.0):
-    """What Heun (EDM, Algorithm 1) makes of unit noise where D(y, σ) = c_skip(σ)·y: a number."""
-    y = sigmas[0]
-    for i in range(len(sigmas) - 1):
-        here, below = sigmas[i], sigmas[i + 1]
-        slope = (y - y * sigma_data**2 / (here**2 + sigma_data**2)) / here
-        euler = y + (below - here) * slope
-        if below > 0:
-            end = (euler - euler * sigma_data**2 / (below**2 + sigma_data**2)) / below
-            y += (below - here) * (slope + end) / 2
-        else:
-            y = euler
-    return y
-
-
-def test_validation_scores_an_untrained_model_by_hand(make):
+def test_validation_scores_an_untrained_model_by_hand(make, heun_factor):
     """F = 0: the sampled target is a known factor times the noise, so every score can be computed."""
     task = make(True, seed=9)
     starts = [(torch.randn(1, 2, 1, CELLS, 2), torch.randn(1, 1, 1, CELLS, 2)) for _ in range(2)]
@@ -100,7 +85,7 @@ def test_validation_scores_an_untrained_model_by_hand(make):
         task.validation_step(start, i)
     task.on_validation_epoch_end()
 
-    factor = linear_factor([100.0, 0.02, 0.0])
+    factor = heun_factor([100.0, 0.02, 0.0])
     weights = task.loss.node_weights.double()
     crps, squared, variance, absolute, persistence = ([] for _ in range(5))
     for i, (x, state) in enumerate(starts):
