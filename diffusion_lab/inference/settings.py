@@ -101,7 +101,14 @@ class SamplingSettings:
 
 
 def _options(function: Callable) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in _GIVEN_BY_US]
+    names = inspect.signature(function).parameters
+    given = _GIVEN_BY_US if "denoiser" in names else ()  # a schedule may well be given its `sigmas`
+    return [name for name in names if name not in given]
+
+
+def _required(function: Callable) -> list[str]:
+    parameters = inspect.signature(function).parameters
+    return [name for name in _options(function) if parameters[name].default is inspect.Parameter.empty]
 
 
 def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]) -> None:
@@ -109,10 +116,13 @@ def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[st
     if name not in table:
         raise ValueError(f"{what}.{name_key} is {name!r}; it must be one of {', '.join(table)}")
     allowed = _options(table[name])
+    lacking = [key for key in _required(table[name]) if key not in given]
+    if lacking:
+        raise ValueError(f"{what} {name!r} needs {', '.join(lacking)}")
     for key in given:
         if key != name_key and key not in allowed:
             near = difflib.get_close_matches(key, allowed, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"{what} {name!r} has no option {key!r}{hint} It takes: {', '.join(allowed)}")
 
 
