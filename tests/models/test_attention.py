@@ -95,10 +95,12 @@ def test_two_neighbours_by_hand():
     assert out.item() == pytest.approx(7.0)
 
 
-@pytest.mark.parametrize(("targets", "message"), [([0, 2], "1 target nodes.*node 1"), ([1, 1], "node 0")])
-def test_a_lonely_node_is_refused(targets, message):
-    with pytest.raises(ValueError, match=message):
-        Neighbours(torch.tensor([[0, 1], targets]), max(targets) + 1)
+def test_a_target_without_neighbours_receives_zeros():
+    query, key, value = torch.randn(3, 1, 4, 1, 2).unbind(0)
+    edge_index = torch.tensor([[0, 3, 1], [1, 1, 3]])  # targets 0 and 2 hear nobody
+    out = attend(query, key, value, torch.zeros(3, 1, 2), edge_index)
+    assert (out[:, [0, 2]] == 0).all()
+    torch.testing.assert_close(out[:, 3], value[:, 1])
 
 
 def test_nothing_of_the_edges_is_saved_in_checkpoints(edge_index):
