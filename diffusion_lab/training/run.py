@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -189,15 +193,38 @@ def fit(run: Run) -> float:
     last = folder / "last.ckpt"
     if last.exists() and load_averaged(run) == config.training.max_steps:
         return 0.0
-    trainer = build_trainer(config, folder)
+    with quiet_lightning():
+        trainer = build_trainer(config, folder)
     began, on_ctrl_c = time.monotonic(), signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+        with quiet_lightning():
+            trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit:
         # Lightning answers Ctrl-C by leaving Python, deaf to a second one; a notebook wants to go on.
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from None
     return time.monotonic() - began
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says that is advertising, expected, or not so."""
+    expected = (
+        "your dataloader is not resumable",  # it is, see `StepSampler`
+        "does not have many workers",
+        "exists and is not empty",
+        "isinstance.treespec, LeafSpec",
+    )
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in expected:
+                warnings.filterwarnings("ignore", message=f".*{message}")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def train(config: Config, command: str) -> None:
