@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from diffusion_lab.inference import Forecaster, load_forecaster
-from diffusion_lab.training.run import build, export_release
+from diffusion_lab.training.build import build
+from diffusion_lab.training.run import export_release
 
 
 def released(config, path, perturb_scale):

@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 
 from diffusion_lab.config import ConfigError
+from diffusion_lab.training.build import build
+from diffusion_lab.training.fit import build_trainer, fit, load_averaged
 from diffusion_lab.training.forecaster import GraphForecaster
-from diffusion_lab.training.run import build, build_trainer, draw_training, fit, load_averaged, read_log
+from diffusion_lab.training.run import draw_training, read_log
 
 CUT_AT = 5  # between the checkpoints of steps 3 and 6; validation follows steps 4 and 8
 SETTINGS = (

@@ -9,17 +9,11 @@ from diffusion_lab.config import ConfigError
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.inference import load_release
 from diffusion_lab.models import DiffusionModelEncProcDec
-from diffusion_lab.training import run as run_module
+from diffusion_lab.training import fit as fit_module
+from diffusion_lab.training.build import build, select_variables, tendency_scales
+from diffusion_lab.training.fit import fit, load_averaged
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
-from diffusion_lab.training.run import (
-    build,
-    export_release,
-    fit,
-    load_averaged,
-    select_variables,
-    tendency_scales,
-    train,
-)
+from diffusion_lab.training.run import export_release, train
 
 
 @pytest.fixture
@@ -31,14 +25,14 @@ def recorded(monkeypatch):
         def on_train_batch_end(self, trainer, task, *_):
             steps.append({name: p.detach().clone() for name, p in task.model.named_parameters()})
 
-    build_trainer = run_module.build_trainer
+    build_trainer = fit_module.build_trainer
 
     def with_recorder(config, folder):
         trainer = build_trainer(config, folder)
         trainer.callbacks.append(Recorder())
         return trainer
 
-    monkeypatch.setattr(run_module, "build_trainer", with_recorder)
+    monkeypatch.setattr(fit_module, "build_trainer", with_recorder)
     return steps
 
 

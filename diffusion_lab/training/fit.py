@@ -1,0 +1,157 @@
+"""Fitting a run: Lightning's trainer, a folder that can be resumed, the averaged weights."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from diffusion_lab.config import Config, ConfigError
+from diffusion_lab.training.build import Run
+from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Throughput
+
+
+def fit(run: Run) -> float:
+    """Train, or go on where the run's folder left off; the task ends with its averaged weights.
+
+    Returns:
+        Seconds this took, without those before an interruption.
+
+    Raises:
+        KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
+    """
+    config, folder = run.config, run.folder
+    _remember(config, folder)
+    if config.system.threads:
+        torch.set_num_threads(config.system.threads)
+    last = folder / "last.ckpt"
+    if last.exists() and load_averaged(run) == config.training.max_steps:
+        return 0.0
+    with quiet_lightning():
+        trainer = build_trainer(config, folder)
+    began, on_ctrl_c = time.monotonic(), signal.getsignal(signal.SIGINT)
+    try:
+        with quiet_lightning():
+            trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit:
+        # Lightning answers Ctrl-C by leaving Python, deaf to a second one; a notebook wants to go on.
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from None
+    return time.monotonic() - began
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says that is advertising, expected, or not so."""
+    expected = (
+        "your dataloader is not resumable",  # it is, see `StepSampler`
+        "does not have many workers",
+        "exists and is not empty",
+        "isinstance.treespec, LeafSpec",
+    )
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in expected:
+                warnings.filterwarnings("ignore", message=f".*{message}")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint by a whole one: Lightning's own way copies where /tmp is another file system."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside the path, then rename."""
+        partial = f"{path}.partial"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, path)
+
+
+def build_trainer(config: Config, folder: Path) -> Trainer:
+    """Lightning's trainer, counting in steps: there is one epoch, as long as the training."""
+    diagnostics = config.diagnostics
+    # Each session, first or resumed, logs to a folder of its own: version_0, version_1, …
+    loggers: list[Any] = [CSVLogger(folder, name="csv")]
+    if diagnostics.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+    callbacks = [
+        EMAWeightAveraging(decay=config.training.ema_decay, use_buffers=False),
+        NoiseLevelLoss(),
+        Throughput(),
+        LearningRateMonitor("step"),
+        ModelCheckpoint(
+            folder,
+            filename="last",
+            every_n_train_steps=diagnostics.checkpoint_every_n_steps,
+            enable_version_counter=False,
+            # Not on exceptions: amid a step, weights, averages and their counters do not fit together.
+        ),
+    ]
+    if diagnostics.progress_bar:
+        callbacks.append(ProgressBar())
+    steps = config.training.max_steps
+    return Trainer(
+        accelerator=config.system.accelerator,
+        precision=config.system.precision,
+        max_steps=steps,
+        val_check_interval=min(diagnostics.validation.every_n_steps, steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=diagnostics.log_every_n_steps,
+        gradient_clip_val=config.training.gradient_clip,
+        enable_progress_bar=diagnostics.progress_bar,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
+        logger=loggers,
+        default_root_dir=folder,
+    )
+
+
+def load_averaged(run: Run) -> int:
+    """Load the averaged weights of the run's last checkpoint into its task; returns the steps it has made."""
+    checkpoint = torch.load(run.folder / "last.ckpt", map_location="cpu", weights_only=True)
+    run.task.load_state_dict(checkpoint["state_dict"])
+    return checkpoint["global_step"]
+
+
+def _remember(config: Config, folder: Path) -> None:
+    """Keep the config beside the run; refuse to go on with another one.
+
+    What may differ is how the run is watched and on which machine it goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, now = folder / "config.yaml", config.model_dump(mode="json", by_alias=True)
+    if path.exists() and (folder / "last.ckpt").exists():
+        before = yaml.safe_load(path.read_text())
+        changed = [
+            f"{group}.{key}"
+            for group in ("data", "dataloader", "graph", "model", "training")
+            for key in sorted(now[group].keys() | before[group].keys())
+            if now[group].get(key) != before[group].get(key) and key != "num_workers"
+        ]
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with another {', '.join(changed)}; resume with the same settings, "
+                "or start another run with name=SOMETHING_ELSE"
+            )
+    path.write_text(yaml.safe_dump(now, sort_keys=False))
