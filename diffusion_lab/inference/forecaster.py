@@ -160,8 +160,11 @@ class Forecaster:
         Arguments and errors as `forecast`; a whole forecast need never be in memory.
         """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
+        if steps < 1 or not members:
+            raise ValueError(f"a forecast has at least one step and one member, got {steps = }, {members = }")
         reader = self.reader(data)
         date = np.datetime64(date, "s")
+        reader.store.index(date)  # where it is lacking, the error names the start, not an earlier input
         past = np.arange(1 - self.model.multistep_input, 1) * self.step
         x = self._normalised_inputs(reader, date + past).expand(-1, -1, len(members), -1, -1)
         chunk = members_per_call or MEMBERS_PER_CALL.get(self.device.type, 8)
