@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+import zarr
 
 if TYPE_CHECKING:
     from diffusion_lab.inference.forecaster import Forecaster
@@ -33,7 +34,11 @@ CF_NAMES = {
 
 
 def forecast_dataset(
-    forecaster: Forecaster, date: np.datetime64, members: Sequence[int], states: np.ndarray
+    forecaster: Forecaster,
+    date: np.datetime64,
+    members: Sequence[int],
+    states: np.ndarray,
+    first_step: int = 1,
 ) -> xr.Dataset:
     """Label the states of a forecast.
 
@@ -42,11 +47,12 @@ def forecast_dataset(
         date: its start.
         members: (ensemble,) member numbers.
         states: (step, ensemble, cell, output variable), physical units.
+        first_step: number of the first of these steps.
 
     Returns:
         Dataset with dims (time, ensemble, cell).
     """
-    leads = np.arange(1, len(states) + 1) * forecaster.step
+    leads = (first_step + np.arange(len(states))) * forecaster.step
     info = {v.name: v for v in forecaster.release.variables}
     fields = {}
     for i, name in enumerate(forecaster.variables.output):
@@ -60,7 +66,11 @@ def forecast_dataset(
         "ensemble": ("ensemble", np.asarray(members), {"standard_name": "realization"}),
         "latitude": ("cell", forecaster.latitudes, {"units": "degrees_north", "standard_name": "latitude"}),
         "longitude": ("cell", forecaster.longitudes, {"units": "degrees_east", "standard_name": "longitude"}),
-        "forecast_reference_time": date.astype("datetime64[ns]"),
+        "forecast_reference_time": (
+            (),
+            date.astype("datetime64[ns]"),
+            {"standard_name": "forecast_reference_time"},
+        ),
     }
     attributes = {"Conventions": "CF-1.11", "field_shape": list(forecaster.release.field_shape)}
     return xr.Dataset(fields, coordinates, attributes)
@@ -100,20 +110,20 @@ def write_forecast(
     path.parent.mkdir(parents=True, exist_ok=True)
     zarr_path = path if path.suffix == ".zarr" else path.with_suffix(".partial.zarr")
     for i, state in enumerate(states):
-        step = forecast_dataset(forecaster, date + i * forecaster.step, members, state[None])
-        step["lead_time"] = step.lead_time + (i * forecaster.step).astype("timedelta64[ns]")
-        step["forecast_reference_time"] = date.astype("datetime64[ns]")
+        step = forecast_dataset(forecaster, date, members, state[None], first_step=i + 1)
         if i == 0:
             # Units said once: times appended later must be encoded as the first were.
             encoding = {
                 "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
                 "lead_time": {"units": "seconds", "dtype": "int64"},
             }
-            step.to_zarr(zarr_path, mode="w", encoding=encoding, consolidated=False)
+            step.to_zarr(zarr_path, mode="w", encoding=encoding, consolidated=False, zarr_format=2)
         else:
             step.to_zarr(zarr_path, append_dim="time", consolidated=False)
     if path.suffix == ".nc":
         with xr.open_zarr(zarr_path, consolidated=False) as stored:
             stored.to_netcdf(path, engine="h5netcdf")
         shutil.rmtree(zarr_path)
+    else:
+        zarr.consolidate_metadata(zarr_path, zarr_format=2)
     return path

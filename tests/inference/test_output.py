@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from diffusion_lab.inference import write_forecast
+from diffusion_lab.inference.output import cf_attributes
+
+START = np.datetime64("2024-12-05", "s")
+
+
+@pytest.mark.filterwarnings("error")  # of metadata that is not consolidated, of times without a unit
+@pytest.mark.parametrize("name", ["forecast.zarr", "deeper/forecast.nc"])
+def test_files_hold_what_forecast_returns(forecaster, toy_store, tmp_path, name):
+    states = forecaster.states(START, 3, [0, 2], data=toy_store)
+    path = write_forecast(tmp_path / name, forecaster, START, [0, 2], states)
+    assert path == tmp_path / name
+    stored = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
+    expected = forecaster.forecast(START, 3, [0, 2], data=toy_store)
+    for variable in expected.variables:
+        np.testing.assert_array_equal(stored[variable], expected[variable], err_msg=variable)
+        assert stored[variable].dims == expected[variable].dims
+        assert stored[variable].dtype == expected[variable].dtype, variable
+        for key, value in expected[variable].attrs.items():
+            assert stored[variable].attrs[key] == value
+    assert stored.attrs["Conventions"] == "CF-1.11"
+    assert list(stored.attrs["field_shape"]) == [12, 24]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing else is left behind
+
+
+def test_each_step_is_on_disk_before_the_next_is_made(forecaster, toy_store, tmp_path):
+    lengths = []
+
+    def watched():
+        for state in forecaster.states(START, 3, [0], data=toy_store):
+            zarrs = list(tmp_path.glob("*.zarr"))
+            lengths.append(xr.open_zarr(zarrs[0], consolidated=False).sizes["time"] if zarrs else 0)
+            yield state
+
+    write_forecast(tmp_path / "f.nc", forecaster, START, [0], watched())
+    assert lengths == [0, 1, 2]
+
+
+def test_a_file_from_before_is_replaced(forecaster, toy_store, tmp_path):
+    for steps in (3, 1):
+        states = forecaster.states(START, steps, [0], data=toy_store)
+        path = write_forecast(tmp_path / "f.zarr", forecaster, START, [0], states)
+    assert xr.open_zarr(path).sizes["time"] == 1
+
+
+def test_other_endings_are_refused_before_anything_is_computed(forecaster, tmp_path):
+    def never():
+        raise AssertionError("a step was made")
+        yield
+
+    with pytest.raises(ValueError, match=r"NAME.zarr or NAME.nc, not to '.*forecast.grib'"):
+        write_forecast(tmp_path / "forecast.grib", forecaster, START, [0], never())
+
+
+@pytest.mark.parametrize(
+    ("name", "standard"),
+    [
+        ("z500", "geopotential"),
+        ("t_850", "air_temperature"),
+        ("2t", "air_temperature"),
+        ("q1000", "specific_humidity"),
+        ("msl", "air_pressure_at_mean_sea_level"),
+        ("10u", "eastward_wind"),
+        ("sst", None),
+        ("700", None),
+    ],
+)
+def test_standard_names(name, standard):
+    assert cf_attributes(name).get("standard_name") == standard
