@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -124,7 +125,9 @@ def _train(arguments: argparse.Namespace) -> None:
     config = validate(composed)
     from diffusion_lab.training.run import train
 
-    train(config, command=" ".join(["diffusion-lab train", *arguments.overrides]))
+    own = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    words = ["diffusion-lab", "train", *own, "--config-name", arguments.config_name, *arguments.overrides]
+    train(config, command=shlex.join(words))
 
 
 def _forecast(arguments: argparse.Namespace) -> None:

@@ -115,7 +115,8 @@ def model_card(name: str, release: Mapping[str, Any], size: int) -> str:
             f"{training['samples']:,} samples.",
             f"- **Training**: {training['steps']:,} steps of {training['batch_size']}, "
             f"{training['seconds'] / 60:.0f} min on {training['device']} with {training['threads']} thread, "
-            f"torch {training['torch']}, seed {training['seed']}: `{training['command']}`",
+            f"torch {training['torch']}, seed {training['seed']}: `{training['command']}`"
+            + (f"; {training['note']}" if "note" in training else ""),
             f"- **Sampling defaults**: {release['inference_defaults']}",
             "",
             f"Scores: {release['scores']['protocol']}.",
