@@ -37,13 +37,23 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
 Stopped, by Ctrl-C or worse? The same command goes on where it was and reaches the same weights."""
 
+_ERRORS_OF_USE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    ImportError,
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, KeyError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError, TypeError) as error:
+    except _ERRORS_OF_USE as error:
         if arguments.traceback:
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

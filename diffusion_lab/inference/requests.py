@@ -27,7 +27,7 @@ from diffusion_lab.verification import forecast_starts, save_report, score, scor
 FORECAST_HELP = """\
 Make an ensemble forecast and write it to a file.
 
-  diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 lead_time=10d members=16 output=forecast.nc
+  diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 members=16 output=forecast.nc
   diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
 
 keys: checkpoint    a released name or a path (.safetensors)

@@ -188,7 +188,7 @@ def test_impossible_arguments_are_refused(make, options, message):
 
 def test_wrong_shapes_are_refused(make, toy_graph, tiny):
     x, y, sigma = inputs(1, 2)
-    with pytest.raises(ValueError, match="x must be .batch, 2 states"):
+    with pytest.raises(ValueError, match=r"x must be \(batch, 2 states"):
         make()(x[:, :1], y, sigma)
     with pytest.raises(ValueError, match="sigma has shape"):
         make()(x, y, sigma[:, 0])
