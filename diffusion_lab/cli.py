@@ -47,6 +47,40 @@ _ERRORS_OF_USE = (
     ImportError,
 )
 
+_FORECAST = """\
+Make an ensemble forecast and write it to a file.
+
+  diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 members=16 output=forecast.nc
+  diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
+
+keys: checkpoint    a released name or a path (.safetensors)
+      date          start, such as 2025-01-01 or 2025-01-01T12
+      lead_time     how far, such as 10d or 36h (default 10d)
+      members, seed ensemble size (16) and seed (0); a member is the same in ensembles of any size
+      output        NAME.nc or NAME.zarr (default forecast.nc), written as the forecast goes
+      data          store to start from (default: the one the checkpoint names)
+      device        cpu, cuda, or auto (default)
+      predict_kwargs.noise_scheduler_params.KEY    num_steps, sigma_max, sigma_min, rho, schedule_type, …
+      predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise, …"""
+
+_VERIFY = """\
+Score a checkpoint, or a forecast file, against a store, persistence and climatology.
+
+  diffusion-lab verify checkpoint=example-tendency
+  diffusion-lab verify checkpoint=example-state starts=26 every=14d steps=5 members=16
+  diffusion-lab verify forecast=forecast.nc data=example
+
+keys: checkpoint    a released name or a path; forecasts are made from it
+      forecast      or: a forecast file (.nc or .zarr); then `data` is needed
+      data          store with the truth (default: the one the checkpoint names)
+      start, end    window of the starts (default: 2025)
+      starts        how many (26), every how long (14d)
+      steps         forecast steps (1)
+      members, seed ensemble size (16) and seed (0)
+      output        folder of scores.nc and pictures (default: verification)
+      device        cpu, cuda, or auto (default)
+      predict_kwargs.…   as in forecast"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
@@ -98,12 +132,10 @@ def _add_train_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_forecast_parser(commands: argparse._SubParsersAction) -> None:
-    from diffusion_lab.inference.requests import FORECAST_HELP
-
     forecast = commands.add_parser(
         "forecast",
         help="make an ensemble forecast",
-        description=FORECAST_HELP,
+        description=_FORECAST,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     forecast.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
@@ -111,12 +143,10 @@ def _add_forecast_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_verify_parser(commands: argparse._SubParsersAction) -> None:
-    from diffusion_lab.inference.requests import VERIFY_HELP
-
     verify = commands.add_parser(
         "verify",
         help="score a checkpoint or a forecast file against a store",
-        description=VERIFY_HELP,
+        description=_VERIFY,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
