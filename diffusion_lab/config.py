@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +30,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
+
+from diffusion_lab.data.dates import lead_name, period
 
 
 class ConfigError(ValueError):
@@ -57,20 +62,36 @@ def _check_target(node: Any) -> Any:
 
 
 Target = Annotated[dict[str, Any], BeforeValidator(_check_target)]
-Period = Annotated[str, BeforeValidator(str)]
+
+
+def _check_date(value: Any) -> str:
+    try:
+        np.datetime64(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no date; write it as 2024, 2024-06 or 2024-06-15T12") from None
+    return str(value)
+
+
+Date = Annotated[str, BeforeValidator(_check_date)]
+Lead = Annotated[str, BeforeValidator(lead_name)]
 
 
 class Window(Group):
     """First and last date, each at its own precision."""
 
-    start: Period
-    end: Period
+    start: Date
+    end: Date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        period(self.start, self.end)
+        return self
 
 
 class Data(Group):
     """Group `data`."""
 
-    timestep: str
+    timestep: Lead
     forcing: list[str]
     diagnostic: list[str]
     drop: list[str]
@@ -242,7 +263,12 @@ def compose(
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            return hydra_compose(config_name, overrides=[*own, *overrides])
+            try:
+                return hydra_compose(config_name, overrides=[*own, *overrides])
+            except ConfigCompositionException as error:
+                if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
+                    raise _unknown_key(unknown[1], hydra_compose(config_name, overrides=own)) from None
+                raise
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error)) from None
 
@@ -263,9 +289,23 @@ def validate(config: DictConfig) -> Config:
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call what `_target_` names with the node's other keys and `arguments`."""
+    """Call what `_target_` names with the node's other keys and `arguments`.
+
+    Raises:
+        ConfigError: naming the target and the keys, where it does not take their values.
+    """
     options = {key: value for key, value in node.items() if key != "_target_"}
-    return get_object(node["_target_"])(**options, **arguments)
+    try:
+        return get_object(node["_target_"])(**options, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{node['_target_']} with {options}: {error}") from None
+
+
+def _unknown_key(path: str, config: DictConfig) -> ConfigError:
+    parent, _, key = path.rpartition(".")
+    group = OmegaConf.select(config, parent) if parent else config
+    hint = nearest(key, list(group)) if isinstance(group, DictConfig) and group else ""
+    return ConfigError(f"{path}: there is no such key{hint} (To add a key, write +{path}=…)")
 
 
 def _explain(fault: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from diffusion_lab.assets import checkpoints
-from diffusion_lab.config import ConfigError, Group, nearest
+from diffusion_lab.config import ConfigError, Date, Group, Lead, nearest
 from diffusion_lab.data.dates import lead_name, lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.data.store import open_store
@@ -69,7 +69,7 @@ class Request(Group):
             return f"there is no key {path!r}{nearest(str(fault['loc'][-1]), list(allowed))}"
         if fault["type"] == "missing":
             return f"{path} is required, as in {path}=…; see --help"
-        return f"{path}: {fault['msg']} (got {fault['input']!r})"
+        return f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
@@ -77,15 +77,11 @@ class Request(Group):
         return self.predict_kwargs.model_dump()
 
 
-Lead = Annotated[str, BeforeValidator(lambda value: lead_name(str(value)))]
-Date = Annotated[str, BeforeValidator(str)]
-
-
 class ForecastRequest(Request):
     """Keys of `diffusion-lab forecast`."""
 
     checkpoint: str
-    date: Date
+    date: Annotated[str, BeforeValidator(str)]
     lead_time: Lead = "10d"
     output: str = "forecast.nc"
 

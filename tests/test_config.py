@@ -1,0 +1,166 @@
+import math
+import re
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from diffusion_lab.config import ConfigError, compose, config_folder, instantiate, nearest, validate
+from diffusion_lab.objectives import DiffusionObjective
+
+WRONG = {
+    "training.lr=-1": r"training.lr: input should be greater than 0 \(got -1\)",
+    "training.lrr=1e-3": r"training.lrr: there is no such key; did you mean 'lr'\?.* \+training.lrr=",
+    "training.max_steps=ten": r"training.max_steps: .*valid integer.* \(got 'ten'\)",
+    "modle.num_layers=2": r"modle.num_layers: there is no such key",
+    "graph.refinment=3": r"graph.refinment: there is no such key; did you mean 'refinement'",
+    "+graph.refinment=3": r"graph: multi_scale takes no 'refinment'; did you mean 'refinement'",
+    "+training.objective.sigma_dat=1": r"training.objective: DiffusionObjective takes no 'sigma_dat'",
+    "graph._target_=diffusion_lab.nothing": r"graph: _target_ 'diffusion_lab.nothing' cannot be imported",
+    "+model.num_layer=3": r"model.num_layer: there is no such key; did you mean 'num_layers'",
+    "model=transformer": r"Could not find 'model/transformer'(.|\n)*transformer_diffusion\n",
+    "model.processor=mamba": r"model.processor: .*'graphtransformer' or 'transformer' \(got 'mamba'\)",
+    "data.timestep=soon": r"data.timestep: .*'soon'; write it as '6h', '12h' or '1d'",
+    "data.drop=msl": r"data.drop: input should be a valid list \(got 'msl'\)",
+    "dataloader.training.start=yesterday": r"dataloader.training.start: 'yesterday' is no date; write",
+    "dataloader.test.end=1990": r"dataloader.test: The period from 2025 to 1990 ends before it starts",
+    "system.precision=64": r"system.precision: .*'32-true', 'bf16-mixed' or '16-mixed' \(got 64\)",
+    "training.rollout.max=3": r"training.rollout.max: input should be 1 \(got 3\)",
+    "training.ema_decay=1.0": r"training.ema_decay: input should be less than 1 \(got 1.0\)",
+    "diagnostics.validation.members=1": r"diagnostics.validation.members: .*or equal to 2 \(got 1\)",
+    "~training.lr": r"training.lr: is required",
+    "training.lr=${nothing}": r"Interpolation key 'nothing' not found(.|\n)*training.lr",
+    "training.lr": r"'training.lr'(.|\n)*missing EQUAL",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG.items())
+def test_faults_are_named_with_a_remedy_in_one_screen(override, message):
+    with pytest.raises(ConfigError) as error:
+        validate(compose([override]))
+    text = str(error.value)
+    assert re.search(message, text), text
+    assert len(text.splitlines()) < 20
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_all_faults_are_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        validate(compose(["training.lr=-1", "model.num_layers=0", "data.timestep=soon"]))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_the_defaults_are_what_the_guide_says():
+    config = validate(compose())
+    assert config.model.model.target.endswith("DiffusionTendModelEncProcDec")
+    diffusion = config.model.model.diffusion
+    assert (diffusion.sigma_max, diffusion.sigma_min, diffusion.rho, diffusion.sigma_data) == (
+        100,
+        0.02,
+        7,
+        1,
+    )
+    assert (diffusion.noise_channels, diffusion.noise_cond_dim) == (32, 16)
+    assert diffusion.inference_defaults.diffusion_sampler["S_max"] == math.inf
+    assert config.training.multistep_input == 2
+    assert config.dataloader.dataset == config.system.input.dataset == "example"
+    assert config.system.output == "runs/example"
+
+
+def test_one_value_stands_in_one_place():
+    config = validate(compose(["model.model.diffusion.sigma_max=80", "model.model.diffusion.sigma_data=0.5"]))
+    assert config.training.objective["sigma_max"] == 80
+    assert config.training.objective["sigma_data"] == 0.5
+    assert config.model.model.diffusion.inference_defaults.noise_scheduler["sigma_max"] == 80
+    assert validate(compose(["name=other"])).system.output == "runs/other"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((config_folder() / "model").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_model_can_be_chosen(path):
+    config = validate(compose([f"model={path.stem}"]))
+    assert config.model.processor == path.stem.split("_")[0]
+    tendency = path.stem.endswith("tend")
+    assert config.model.model.target.split(".")[-1].startswith(
+        "DiffusionTend" if tendency else "DiffusionModel"
+    )
+
+
+def test_leads_are_spelled_in_one_way():
+    assert validate(compose(["data.timestep=24h"])).data.timestep == "1d"
+
+
+def test_your_own_folder_is_searched_first(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\ntraining: {max_steps: 7}\n")
+    (tmp_path / "model" / "small.yaml").write_text(
+        "defaults: [graphtransformer_diffusion, _self_]\nnum_layers: 2\n"
+    )
+    config = validate(compose(["model=small", "training.lr=0.5"], "mine", tmp_path))
+    assert (config.training.max_steps, config.training.lr, config.model.num_layers) == (7, 0.5, 2)
+    with pytest.raises(ConfigError, match="did you mean 'max_steps'"):
+        compose(["training.max_step=3"], "mine", tmp_path)
+
+
+def test_missing_folders_and_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--config-dir .*nowhere: there is no such folder"):
+        compose([], "config", tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="'mine'"):
+        compose([], "mine", tmp_path)
+
+
+def test_two_configs_one_after_the_other(tmp_path):
+    """Hydra keeps global state; composing must not depend on what was composed before."""
+    first = compose(["training.lr=0.5"])
+    with pytest.raises(ConfigError):
+        compose(["nonsense=1"])
+    assert compose().training.lr == 1e-3
+    assert first.training.lr == 0.5
+
+
+def test_targets_are_called_with_their_keys():
+    node = {"_target_": "diffusion_lab.objectives.DiffusionObjective", "sigma_max": 5.0}
+    objective = instantiate(node, sigma_data=0.5)
+    assert isinstance(objective, DiffusionObjective)
+    assert (objective.sigma_data, objective.levels.sigma_max) == (0.5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigma_max": "big"}, r"DiffusionObjective with \{'sigma_max': 'big'\}: must be real number"),
+        ({"sigma_max": 0.001}, r"sigma_max = 0.001 must not be below sigma_min = 0.02"),
+    ],
+)
+def test_values_that_a_target_refuses_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        instantiate({"_target_": "diffusion_lab.objectives.DiffusionObjective", **options})
+
+
+def test_nearest_names_all_where_nothing_is_near():
+    assert nearest("S_chrn", ["S_churn", "rho"]) == "; did you mean 'S_churn'?"
+    assert nearest("xyz", ["S_churn", "rho"]) == "; allowed: S_churn, rho"
+
+
+def test_configs_stay_small():
+    """Anemoi has 95 YAML files; these are to be read in one sitting."""
+    files = sorted(config_folder().rglob("*.yaml"))
+    assert len(files) < 30
+    assert sum(len(path.read_text().splitlines()) for path in files) < 600
+    for path in files:
+        yaml.safe_load(path.read_text())
+
+
+def test_every_key_can_be_seen_in_the_shipped_files():
+    """No hidden settings: the composed config has every field of the schema."""
+    config = compose()
+    validated = validate(config).model_dump(by_alias=True)
+
+    def keys(node, path=""):
+        for key, value in node.items():
+            yield f"{path}{key}"
+            if isinstance(value, dict):
+                yield from keys(value, f"{path}{key}.")
+
+    assert set(keys(validated)) == set(keys(OmegaConf.to_container(config, resolve=True)))
