@@ -1,0 +1,184 @@
+"""How the package is laid out: what imports what, and that the files which say so agree."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import diffusion_lab
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "diffusion_lab"
+CORE = ["schedules", "samplers", "denoisers", "noise", "analytic"]
+HEAVY = [
+    "dask",
+    "h5netcdf",
+    "hydra",
+    "ipywidgets",
+    "lightning",
+    "matplotlib",
+    "omegaconf",
+    "pandas",
+    "pydantic",
+    "safetensors",
+    "scipy",
+    "scores",
+    "torch_geometric",
+    "xarray",
+    "zarr",
+]
+
+# Who may not import whom, as DESIGN says it: imports point one way.
+FORBIDDEN = {
+    "schedules": ["*"],
+    "noise": ["*"],
+    "denoisers": ["*"],
+    "samplers": ["models", "graphs", "data", "training", "inference", "verification", "objectives", "config"],
+    "analytic": ["models", "graphs", "data", "training", "inference", "verification", "objectives", "config"],
+    "graphs": ["*"],
+    "models": ["data", "training", "inference", "verification", "config", "objectives", "samplers", "plots"],
+    "objectives": ["models", "graphs", "data", "training", "inference", "verification", "samplers", "config"],
+    "data": ["models", "training", "inference", "verification", "samplers", "objectives", "config", "plots"],
+    "plots": ["models", "training", "inference", "config"],
+    "inference": ["training"],
+    "verification": ["training", "models"],
+    "config": ["models", "training", "inference", "verification", "samplers", "graphs", "objectives"],
+}
+
+
+def imported_modules(script):
+    """The top-level modules that a fresh Python has loaded after a script."""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{script}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def modules():
+    """Each module of the package, by its dotted name below it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+def imports_of(tree):
+    """The parts of the package that a module imports at run time, wherever in its code."""
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "diffusion_lab":
+            parts = node.module.split(".")[1:]
+            yield from [parts[0]] if parts else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("diffusion_lab."))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+
+
+def test_the_core_imports_nothing_heavier_than_torch():
+    core = "\n".join(f"import diffusion_lab.{name}" for name in CORE)
+    loaded = imported_modules(core)
+    assert {"torch", "numpy"} <= loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_importing_the_package_and_asking_for_help_load_not_even_torch():
+    loaded = imported_modules(
+        "import diffusion_lab, contextlib, io\n"
+        "from diffusion_lab.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main(['train', '--help'])"
+    )
+    assert not loaded & {"torch", "lightning", "matplotlib", "hydra", "torch_geometric", "ipywidgets"}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_imports_point_one_way(name):
+    found = {
+        (module, other)
+        for module, tree in modules()
+        if module.split(".")[0] == name
+        for other in imports_of(tree)
+        if other != name and ("*" in FORBIDDEN[name] or other in FORBIDDEN[name])
+    }
+    assert not found
+
+
+def test_nobody_imports_widgets():
+    users = {
+        m for m, tree in modules() if "widgets" in set(imports_of(tree)) and m.split(".")[0] != "widgets"
+    }
+    assert users <= {"cli"}
+
+
+def test_modules_can_be_held_in_the_head():
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path.name: n for path, n in lengths.items() if n > 400} == {}
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_environment_is_what_the_project_says(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    plain = [entry for entry in environment if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment if isinstance(entry, dict)]
+    assert f"python{project['project']['requires-python']}" in plain
+    assert "pip" in plain
+    assert "-e .[dev]" in pip
+    assert "dev" in project["project"]["optional-dependencies"]
+
+
+def test_the_changelog_tells_of_this_version():
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0].split()[1] == diffusion_lab.__version__
+
+
+def test_commands_and_packages_of_the_project_exist(project):
+    module, function = project["project"]["scripts"]["diffusion-lab"].split(":")
+    assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+    assert f"def {function}(" in (ROOT / "diffusion_lab" / "cli.py").read_text()
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert all((ROOT / path).exists() for path in included)
+
+
+def test_dependencies_are_those_that_are_imported(project):
+    """Nothing is imported that pyproject does not name, and nothing named that is not used."""
+    spelled = {"torch-geometric": "torch_geometric", "hydra-core": "hydra", "pyyaml": "yaml"}
+    required = {
+        spelled.get(name, name)
+        for entry in project["project"]["dependencies"]
+        for name in [entry.split(">")[0].split("[")[0].strip()]
+    }
+    imported = {"omegaconf"}  # comes with hydra-core
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    optional = {"jcm", "jax", "cfgrib", "gcsfs"}
+    third_party = imported - set(sys.stdlib_module_names) - {"diffusion_lab", "omegaconf"} - optional
+    by_others = {"numcodecs"}  # zarr's own codecs
+    assert third_party - required - by_others == set()
+    # Used through others (xarray's engines, Lightning's logger) or to be started by a command.
+    assert required - third_party <= {"h5netcdf", "h5py", "tensorboard", "jupyterlab", "ipywidgets", "dask"}
