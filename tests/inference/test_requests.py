@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from diffusion_lab.config import ConfigError
+from diffusion_lab.inference.requests import (
+    ForecastRequest,
+    VerifyRequest,
+    parse_date,
+    run_forecast,
+    run_verify,
+)
+
+ASKED = ("checkpoint=example-tendency", "date=2025-01-01")
+
+
+def test_keys_values_and_their_defaults():
+    request = ForecastRequest.parse([*ASKED, "members=4", "predict_kwargs.sampler_params.S_churn=2.5"])
+    assert (request.lead_time, request.members, request.seed, request.output) == ("10d", 4, 0, "forecast.nc")
+    assert request.overrides == {"noise_scheduler_params": {}, "sampler_params": {"S_churn": 2.5}}
+    assert VerifyRequest.parse(["every=336h"]).every == "14d"
+
+
+def test_the_command_line_wins_over_a_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "checkpoint: mine\ndate: 2025-01-01\nmembers: 3\n"
+        "predict_kwargs:\n  noise_scheduler_params: {num_steps: 7, rho: 5}\n"
+    )
+    words = [str(file), "members=50", "predict_kwargs.noise_scheduler_params.num_steps=9"]
+    request = ForecastRequest.parse(words)
+    assert (request.checkpoint, request.date, request.members) == ("mine", "2025-01-01", 50)
+    assert request.overrides["noise_scheduler_params"] == {"num_steps": 9, "rho": 5}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*ASKED, "member=4"], "no key 'member'; did you mean 'members'"),
+        (
+            [*ASKED, "predict_kwargs.sampler=heun"],
+            "no key 'predict_kwargs.sampler'; did you mean 'sampler_params'",
+        ),
+        ([*ASKED, "members=0"], r"members: .*greater than or equal to 1 \(got 0\)"),
+        ([*ASKED, "members=many"], r"members: .*integer.*\(got 'many'\)"),
+        ([*ASKED, "lead_time=soon"], "lead_time: .*'soon'; write it as '6h', '12h' or '1d'"),
+        (["date=2025-01-01"], "checkpoint is required, as in checkpoint=…; see --help"),
+        (["nowhere.yaml"], "no file .*nowhere.yaml.*; settings are key=value"),
+    ],
+)
+def test_wrong_requests_are_refused_by_name(words, message):
+    with pytest.raises(ConfigError, match=message):
+        ForecastRequest.parse(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2025-01-01", "2025-01-01T00"),
+        ("2025-01-01T12", "2025-01-01T12"),
+        ("2025-01-01 06:00", "2025-01-01T06"),
+        ("20250101", "2025-01-01T00"),
+        ("20250101T12:00:00", "2025-01-01T12"),
+    ],
+)
+def test_dates(text, date):
+    assert np.datetime64(parse_date(text)) == np.datetime64(date)
+
+
+def test_what_is_no_date_is_refused():
+    for text in ("tomorrow", "2025-13-01", "20251301"):
+        with pytest.raises(ConfigError, match=f"date={text} is no date; write it as 2025-01-01"):
+            parse_date(text)
+
+
+def ask(checkpoint, tmp_path, *words):
+    return [f"checkpoint={checkpoint}", "members=2", f"output={tmp_path}/out.nc", *words]
+
+
+def test_a_forecast_is_written_as_asked(checkpoint, forecaster, toy_store, tmp_path, capsys):
+    words = ("date=20241205T00:00:00", "lead_time=48h", "seed=5")
+    steps = "predict_kwargs.noise_scheduler_params.num_steps=2"
+    run_forecast(ForecastRequest.parse(ask(checkpoint, tmp_path, *words, steps)))
+    assert "2 members to 2d from 2024-12-05" in capsys.readouterr().out
+    written = xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf")
+    expected = forecaster.forecast("2024-12-05", 2, 2, 5, toy_store, {"num_steps": 2})
+    np.testing.assert_array_equal(written["msl"], expected["msl"])
+
+
+def test_lead_times_between_the_steps_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="lead_time=36h is no multiple of the model's step 1d"):
+        run_forecast(ForecastRequest.parse(ask(checkpoint, tmp_path, "date=2024-12-05", "lead_time=36h")))
+
+
+def test_a_checkpoint_is_verified_over_its_window(checkpoint, tmp_path, capsys):
+    words = ("start=2025-01", "end=2025-02", "starts=5", "every=10d", "steps=2")
+    run_verify(VerifyRequest.parse([f"checkpoint={checkpoint}", "members=2", f"output={tmp_path}", *words]))
+    assert "t850" in capsys.readouterr().out
+    scores = xr.open_dataset(tmp_path / "scores.nc", engine="h5netcdf")
+    # Starts on 1, 11, 21 and 31 January; 10 February is beyond the store.
+    assert scores.attrs["num_starts"] == 4
+    assert scores["lead_time"].size == 2
+    assert len(list(tmp_path.glob("*.png"))) >= 4
+
+
+def test_a_forecast_file_is_verified_as_its_checkpoint_would_be(checkpoint, toy_store, tmp_path):
+    words = ("date=2025-01-06", "lead_time=1d")
+    run_forecast(ForecastRequest.parse(ask(checkpoint, tmp_path, *words)))
+    file = [f"forecast={tmp_path}/out.nc", f"data={toy_store.path}", f"output={tmp_path}/file"]
+    run_verify(VerifyRequest.parse(file))
+    window = ["start=2025-01-06", "end=2025-01-06", "members=2", f"output={tmp_path}/model"]
+    run_verify(VerifyRequest.parse([f"checkpoint={checkpoint}", *window]))
+    of_file, of_model = (
+        xr.open_dataset(tmp_path / name / "scores.nc", engine="h5netcdf") for name in ("file", "model")
+    )
+    xr.testing.assert_allclose(of_file.drop_attrs(), of_model.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "verify wants one of checkpoint=NAME and forecast=FILE; released: "),
+        (["checkpoint=a", "forecast=b"], "verify wants one of"),
+        (["forecast=b.nc"], "needs data=STORE"),
+    ],
+)
+def test_what_to_verify_must_be_clear(words, message):
+    with pytest.raises(ConfigError, match=message):
+        run_verify(VerifyRequest.parse(words))
+
+
+def test_windows_without_starts_are_refused(checkpoint):
+    request = VerifyRequest.parse([f"checkpoint={checkpoint}", "start=2031", "end=2031"])
+    with pytest.raises(ConfigError, match="no forecast of 1 steps from 2031 to 2031 in Store"):
+        run_verify(request)
