@@ -46,6 +46,7 @@ def fit(run: Run) -> float:
     try:
         with quiet_lightning():
             trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.save_checkpoint(last)  # that of the last step, whatever the interval
     except SystemExit:
         # Lightning answers Ctrl-C by leaving Python, deaf to a second one; a notebook wants to go on.
         signal.signal(signal.SIGINT, on_ctrl_c)

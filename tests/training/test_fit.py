@@ -51,7 +51,8 @@ def assert_same_weights(run, weights):
 @pytest.fixture
 def ctrl_c(monkeypatch):
     """Press Ctrl-C as a method of a class begins, in step `CUT_AT`."""
-    handler = signal.getsignal(signal.SIGINT)
+    # A shell's background job starts with Ctrl-C ignored, and so would this process.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def press_in(cls, method, step_of):
         original, pressed = getattr(cls, method), []
@@ -116,9 +117,15 @@ sys.exit(main(["train", *sys.argv[1:]]))
     assert_same_weights(run, uncut[1])
 
 
+def test_the_last_step_is_kept_whatever_the_interval(config, uncut):
+    run = build(config(uncut[0]))  # a checkpoint every 3 steps, of 8
+    assert load_averaged(run) == 8
+    assert_same_weights(run, uncut[1])
+
+
 def test_a_finished_run_keeps_its_weights_and_its_curve(config, uncut, tmp_path):
-    for _ in range(2):  # the last checkpoint is that of the last step
-        run = build(config(tmp_path, "diagnostics.checkpoint_every_n_steps=4"))
+    for interval in (4, 100):  # the second finds the checkpoint of the last step
+        run = build(config(tmp_path, f"diagnostics.checkpoint_every_n_steps={interval}"))
         fit(run)
         assert_same_weights(run, uncut[1])
         assert read_log(tmp_path)["train/loss"].dropna().size == 8
