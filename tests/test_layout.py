@@ -180,5 +180,6 @@ def test_dependencies_are_those_that_are_imported(project):
     third_party = imported - set(sys.stdlib_module_names) - {"diffusion_lab", "omegaconf"} - optional
     by_others = {"numcodecs"}  # zarr's own codecs
     assert third_party - required - by_others == set()
-    # Used through others (xarray's engines, Lightning's logger) or to be started by a command.
-    assert required - third_party <= {"h5netcdf", "h5py", "tensorboard", "jupyterlab", "ipywidgets", "dask"}
+    # Used through others (xarray's engines and calendars, Lightning's logger) or started by a command.
+    through_others = {"cftime", "dask", "h5netcdf", "h5py", "tensorboard", "jupyterlab", "ipywidgets"}
+    assert required - third_party <= through_others

@@ -34,7 +34,7 @@ def make(toy_graph, tiny):
             **options,
         )
         task.logged = {}
-        task.log = lambda name, value, **_: task.logged.update({name: float(value)})
+        task.log = lambda name, value, **_: task.logged.update({name: value.item()})
         task._trainer = SimpleNamespace(global_step=0, max_steps=1000)
         return task
 
