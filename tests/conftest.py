@@ -111,6 +111,7 @@ def toy_overrides(toy_store):
         "diagnostics.validation.starts": 2,
         "diagnostics.validation.num_steps": 3,
         "training.warmup_steps": 5,
+        "model.model.diffusion.inference_defaults.noise_scheduler.num_steps": 3,
     }
     return [f"{key}={value}" for key, value in settings.items()]
 

@@ -20,8 +20,7 @@ def released(config, path, perturb_scale):
 def checkpoint(toy_config, tmp_path_factory):
     """Of a tendency model of t850 and msl; forcings are orography, cos_julian_day and insolation."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    few = "model.model.diffusion.inference_defaults.noise_scheduler.num_steps=3"
-    return released(toy_config(folder, few), folder / "toy.safetensors", 0.1)
+    return released(toy_config(folder), folder / "toy.safetensors", 0.1)
 
 
 @pytest.fixture(scope="session")
