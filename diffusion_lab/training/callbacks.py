@@ -15,7 +15,7 @@ SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
 
 
 class NoiseLevelLoss(Callback):
-    """Logs the mean loss of each noise-level bin since the last log: where a model learns, and where not."""
+    """Logs the mean loss since the last log, in all and per noise-level bin: where a model learns, where not."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -30,6 +30,7 @@ class NoiseLevelLoss(Callback):
         if trainer.global_step % trainer.log_every_n_steps:
             return
         losses, sigmas = torch.cat(self._losses).cpu(), torch.cat(self._sigmas).cpu()
+        pl_module.log("train/loss_mean", losses.mean())
         for i, (low, high) in enumerate(pairwise(SIGMA_EDGES)):
             inside = (sigmas >= low) & (sigmas < high)
             if inside.any():

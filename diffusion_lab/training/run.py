@@ -94,12 +94,12 @@ def draw_training(folder: Path) -> Path:
     log = read_log(folder)
     edges = [f"{edge:g}" for edge in SIGMA_EDGES]
     bins = {
-        f"{low} – {high}": log[f"train/loss_sigma_bin_{i}"].to_numpy()
+        (f"{low} – {high}" if high != "inf" else f"> {low}"): log[f"train/loss_sigma_bin_{i}"].to_numpy()
         for i, (low, high) in enumerate(pairwise(edges))
         if f"train/loss_sigma_bin_{i}" in log
     }
     figure = Figure(figsize=(8, 4), layout="constrained")
-    training_curves(figure.subplots(), log["step"].to_numpy(), log["train/loss"].to_numpy(), bins)
+    training_curves(figure.subplots(), log["step"].to_numpy(), log["train/loss_mean"].to_numpy(), bins)
     figure.savefig(folder / "loss.png", dpi=110)
     return folder / "loss.png"
 

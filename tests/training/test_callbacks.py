@@ -26,6 +26,7 @@ def test_loss_of_each_noise_level_bin_by_hand(task):
     step(callback, 2, task, [[0.5], [100.0]], [[5.0], [7.0]])
     # Bins 0 … 0.1 … 0.5 … 2 … 10 … ∞, each with its lower edge; none of 0.1 … 0.5 and 2 … 10.
     assert task.logged == [
+        ("train/loss_mean", 4.25),
         ("train/loss_sigma_bin_0", 2.0),
         ("train/loss_sigma_bin_2", 4.0),
         ("train/loss_sigma_bin_4", 7.0),
@@ -33,7 +34,7 @@ def test_loss_of_each_noise_level_bin_by_hand(task):
     task.logged.clear()
     step(callback, 3, task, [[0.1]], [[9.0]])
     step(callback, 4, task, [[0.1]], [[1.0]])
-    assert task.logged == [("train/loss_sigma_bin_1", 5.0)]
+    assert task.logged == [("train/loss_mean", 5.0), ("train/loss_sigma_bin_1", 5.0)]
 
 
 def test_samples_per_second_leave_validation_out(task, monkeypatch):
