@@ -15,7 +15,7 @@ SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
 
 
 class NoiseLevelLoss(Callback):
-    """Logs the mean loss since the last log, in all and per noise-level bin: where a model learns, where not."""
+    """Logs the mean loss since the last log, in all and per noise-level bin: where a model learns, or not."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
