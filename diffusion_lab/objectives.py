@@ -97,7 +97,8 @@ class MSELoss(nn.Module):
         error = pre_loss_weights * (prediction.float() - target.float()).square()
         if self.variable_weights is not None:
             error = error * self.variable_weights
-        return (error.mean(-1) @ self.node_weights).mean(1)
+        # A product and a sum, not a matrix product: autocast would do that in bf16.
+        return (error.mean(-1) * self.node_weights).sum(-1).mean(1)
 
     def forward(self, prediction: Tensor, target: Tensor, pre_loss_weights: Tensor) -> Tensor:
         """The mean of `per_sample`, a scalar."""

@@ -107,3 +107,14 @@ def test_loss_is_taken_in_float32():
 def test_impossible_node_weights_are_refused(weights):
     with pytest.raises(ValueError, match="node_weights"):
         MSELoss(torch.tensor(weights))
+
+
+def test_loss_keeps_its_precision_under_autocast():
+    generator = torch.Generator().manual_seed(5)
+    prediction, target = torch.randn(2, 2, 1, 1, 9, 3, generator=generator).unbind(0)
+    loss = MSELoss(torch.rand(9, generator=generator))
+    weights = torch.ones(2, 1, 1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(prediction, target, weights)
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == loss(prediction, target, weights).item()
