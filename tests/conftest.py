@@ -10,12 +10,15 @@ import os
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from diffusion_lab.config import compose, validate
 from diffusion_lab.data import StoreMetadata, Variable, create_store
 from diffusion_lab.graphs import multi_scale
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers in the tests are the CPU's
+# Where numbagg is installed, xarray's first mean compiles for seconds and resets the threads torch may use.
+xr.set_options(use_numbagg=False)
 
 NUM_LATITUDES, NUM_LONGITUDES, NUM_DAYS = 12, 24, 400
 LATITUDES = np.repeat(90 - 15 * (np.arange(NUM_LATITUDES) + 0.5), NUM_LONGITUDES)

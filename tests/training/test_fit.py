@@ -216,7 +216,7 @@ def test_a_short_training_learns(toy_config, tmp_path):
         target = run.task.model.to_target(batch[1], batch[0][:, -1:])
         y, sigma = run.task.objective.corrupt(target, torch.Generator().manual_seed(0))
         weights = run.task.objective.pre_loss_weights(sigma)
-        return run.task.loss(run.task.model.eval()(batch[0], y, sigma), target, weights).item()
+        return run.task.loss(run.task.model(batch[0], y, sigma), target, weights).item()
 
     before = loss()
     fit(run)
