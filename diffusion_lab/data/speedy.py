@@ -18,7 +18,6 @@ Needs the extra `speedy` (`pip install "diffusion-lab[speedy]"`).
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from rich.progress import Progress, TimeElapsedColumn
 
 from diffusion_lab.data.dates import period
 from diffusion_lab.data.forcings import COMPUTED_FORCINGS, CONSTANT_FORCINGS, compute_forcing
@@ -131,8 +131,7 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
 
     Each chunk `sigma_<first date>.nc` holds ten days of instantaneous 00 and 12 UTC fields on the T31
     Gaussian grid (96 x 48) and the six sigma levels below 0.14. A killed simulation continues from
-    `checkpoint.msgpack`, and gives the same bits as one that was not killed. `STATUS` holds one line on the
-    progress.
+    `checkpoint.msgpack`, and gives the same bits as one that was not killed. A progress bar counts the days.
 
     Args:
         workdir: folder of the chunks, made if missing.
@@ -149,18 +148,21 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
     elapsed = load_checkpoint(model, checkpoint) if checkpoint.exists() else 0.0
     now = first - SPIN_UP + np.timedelta64(round(elapsed * 24), "h")
     write_atomically(constants(model), workdir / "constants.nc")
-    while now < last:
-        clock = time.perf_counter()
-        predictions = model.resume(forcing=forcing, save_interval=0.5, total_time=float(CHUNK_DAYS))
-        chunk = sigma_dataset(predictions, model)
-        now = chunk.time.values[-1].astype("datetime64[h]")
-        if not np.isfinite(chunk.temperature.values).all():
-            raise FloatingPointError(f"SPEEDY became unstable before {now}: the temperature is not finite.")
-        if now >= first:
-            write_atomically(chunk, workdir / f"sigma_{str(chunk.time.values[0])[:10]}.nc")
-        save_checkpoint(model, checkpoint)
-        speed = CHUNK_DAYS / (time.perf_counter() - clock)
-        (workdir / "STATUS").write_text(f"{now} of {last}, {speed:.2f} simulated days per second\n")
+    begin, day = first - SPIN_UP, np.timedelta64(24, "h")
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
+        task = progress.add_task("simulated days", total=(last - begin) / day, completed=(now - begin) / day)
+        while now < last:
+            predictions = model.resume(forcing=forcing, save_interval=0.5, total_time=float(CHUNK_DAYS))
+            chunk = sigma_dataset(predictions, model)
+            now = chunk.time.values[-1].astype("datetime64[h]")
+            if not np.isfinite(chunk.temperature.values).all():
+                raise FloatingPointError(
+                    f"SPEEDY became unstable before {now}: the temperature is not finite."
+                )
+            if now >= first:
+                write_atomically(chunk, workdir / f"sigma_{str(chunk.time.values[0])[:10]}.nc")
+            save_checkpoint(model, checkpoint)
+            progress.update(task, completed=(now - begin) / day)
 
 
 def constants(model: Model) -> xr.Dataset:
