@@ -71,6 +71,20 @@ def test_denoiser_is_the_preconditioned_network(make):
     torch.testing.assert_close(model(x, y, torch.full((1, 1, 2, 1, 1), 2.0)), expected, atol=1e-5, rtol=0)
 
 
+def test_inputs_are_laid_out_state_after_state(make):
+    """The order that released weights rely on: all variables of the oldest state first, then the next."""
+    model, (x, _, _) = make(), inputs(2, 1)
+    with torch.no_grad():
+        model.embed_state.weight.zero_()
+        model.embed_state.bias.zero_()
+        for channel in range(STEPS * INPUT):
+            model.embed_state.weight[channel, channel] = 1
+    embedded = model.embed(x)
+    for time in range(STEPS):
+        for variable in range(INPUT):
+            assert torch.equal(embedded[..., time * INPUT + variable], x[:, time, ..., variable])
+
+
 @pytest.mark.parametrize("sigma", [0.02, 1.0, 100.0])
 def test_expected_loss_of_an_untrained_network_is_one(make, sigma):
     model, objective = make(perturbed=False), DiffusionObjective()
