@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -42,14 +41,13 @@ def fit(run: Run) -> float:
         return 0.0
     with quiet_lightning():
         trainer = build_trainer(config, folder)
-    began, on_ctrl_c = time.monotonic(), signal.getsignal(signal.SIGINT)
+    began = time.monotonic()
     try:
         with quiet_lightning():
             trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
             trainer.save_checkpoint(last)  # that of the last step, whatever the interval
     except SystemExit:
-        # Lightning answers Ctrl-C by leaving Python, deaf to a second one; a notebook wants to go on.
-        signal.signal(signal.SIGINT, on_ctrl_c)
+        # Lightning's answer to Ctrl-C; but a notebook wants to go on, and a shell to know.
         raise KeyboardInterrupt from None
     return time.monotonic() - began
 

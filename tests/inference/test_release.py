@@ -185,7 +185,7 @@ TAMPERED = {
     "fewer weights": (without("output.weight"), "output.weight"),
     "more weights": (lambda d, t: t.update(extra=torch.ones(1)), "extra"),
     "weights of another shape": (lambda d, t: t.update({"output.bias": torch.ones(7)}), "output.bias"),
-    "weights that are no numbers": (lambda d, t: t["output.bias"].fill_(torch.nan), "output.bias"),
+    "weights that are no numbers": (lambda d, t: t["output.bias"][:1].fill_(torch.nan), "output.bias"),
 }
 
 
