@@ -45,7 +45,10 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         _check("noise_scheduler", self.noise_scheduler, "schedule_type", SCHEDULES)
         _check("diffusion_sampler", self.diffusion_sampler, "sampler", SAMPLERS)
-        self.sigmas()
+        try:
+            self.sigmas()
+        except TypeError as error:
+            raise ValueError(f"noise_scheduler {dict(self.noise_scheduler)}: {error}") from None
 
     def override(
         self,

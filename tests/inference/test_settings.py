@@ -98,6 +98,7 @@ def test_levels_by_hand():
         ({"schedule_type": "karas"}, None, "'karas'; it must be one of karras, linear"),
         (None, {"sampler": "huen"}, "'huen'; it must be one of euler, .*heun"),
         ({"sigma_max": 0.01}, None, "sigma_max"),
+        ({"sigma_max": "big"}, None, "'sigma_max': 'big'.*must be real number"),
         ({"num_steps": 0}, None, "num_steps"),
         ({"rho": math.nan}, None, "rho"),
     ],
