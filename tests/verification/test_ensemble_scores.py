@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scores.continuous import mse
 from scores.probability import crps_for_ensemble
 from torch.distributions import Normal
 
@@ -92,6 +93,37 @@ def test_exchangeable_members_have_spread_skill_one(members):
     ratio = summarise({name: mean.mean(0) for name, mean in means.items()}, members)["spread_skill"]
     # The relative standard error of a variance of 80 000 draws is √(2/80 000) = 0.5 %.
     assert ratio.item() == pytest.approx(1.0, abs=0.015)
+
+
+@pytest.mark.parametrize(("members", "cases"), [(2, 1), (16, 1), (16, 3)])
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_float32_scores_equal_the_library_in_double_precision(members, cases, decimals):
+    """As the live widget has them: ties, masked nodes, weights, one start or several, to 1e-6."""
+    rng = np.random.default_rng(members)
+    forecast, truth = rng.normal(size=(cases, members, 300, 8)), rng.normal(size=(cases, 300, 8))
+    forecast, truth = (field.round(decimals).astype(np.float32) for field in (forecast, truth))
+    truth[:, 40:80, 1] = np.nan
+    weights = rng.uniform(size=300)
+
+    def labelled(field, *dims):
+        return xr.DataArray(field.astype(np.float64), dims=dims)
+
+    ensemble = labelled(forecast, "case", "ensemble", "cell", "variable")
+    observed = labelled(truth, "case", "cell", "variable")
+    options = {"preserve_dims": ["variable"], "weights": labelled(weights, "cell")}
+    masked = ensemble.var("ensemble", ddof=1).where(observed.notnull())
+    variance = masked.weighted(options["weights"]).mean(["case", "cell"])
+    squared_error = mse(ensemble.mean("ensemble"), observed, **options)
+    expected = {
+        "fair_crps": crps_for_ensemble(ensemble, observed, "ensemble", method="fair", **options),
+        "rmse": squared_error**0.5,
+        "spread_skill": ((members + 1) / members * variance / squared_error) ** 0.5,
+    }
+
+    means = area_means(*map(torch.from_numpy, (forecast, truth, weights)))
+    scores = summarise({name: mean.mean(0) for name, mean in means.items()}, members)
+    for name, value in expected.items():
+        np.testing.assert_allclose(scores[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_single_member_is_refused():

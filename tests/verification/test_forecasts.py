@@ -54,9 +54,11 @@ def one_start(forecast, index):
 
 @pytest.mark.parametrize("members", [2, 7])
 @pytest.mark.parametrize("decimals", [0, 12])  # rounded to whole numbers, members and truth tie
-def test_torch_and_labelled_means_agree(members, decimals):
+@pytest.mark.parametrize("starts", [1, 3])
+def test_torch_and_labelled_means_agree(members, decimals, starts):
     forecast, truth = forecast_and_truth(members, decimals=decimals)
     truth["t850"][0, 0, 3:9] = np.nan
+    forecast, truth = forecast.isel(start=slice(starts)), truth.isel(start=slice(starts))
     weights = np.random.default_rng(1).uniform(size=30)
     means = case_means(forecast, truth, weights, {})
     for name in ("t850", "t2m"):
