@@ -1,4 +1,4 @@
-"""`diffusion-lab`: data, training, forecasts and verification from the shell."""
+"""`diffusion-lab`: data, training, forecasts, verification and the lab from the shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Diffusion-based probabilistic weather forecasting on graphs.
                                                               and verify: about ten minutes on a laptop
   diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 output=forecast.nc
   diffusion-lab verify checkpoint=example-tendency            score a checkpoint on its test year
+  diffusion-lab tune checkpoint=example-tendency              search for the best sampler setting
   diffusion-lab data create RECIPE.yaml OUT.zarr              make a store of your own data
+  diffusion-lab lab                                           the tutorials in JupyterLab
 
 Settings are given as key=value. Each command's --help lists its keys."""
 
@@ -82,6 +84,47 @@ keys: checkpoint    a released name or a path; forecasts are made from it
       predict_kwargs.…   as in forecast"""
 
 
+_LAB = """\
+Open JupyterLab on the tutorials, or serve the sampler tuner alone as an app.
+
+  diffusion-lab lab                                  the tutorials, in your browser
+  diffusion-lab lab --tuner                          feel what sigma_max, rho and S_churn do to a forecaster
+  diffusion-lab lab --no-browser --port 9000         on a server: open the printed address yourself
+  diffusion-lab lab -- --ip=0.0.0.0 --allow-root     after --, any option of JupyterLab or of Voilà (--tuner)
+
+In a checkout the notebooks are those of notebooks/. Installed without one, the tutorials are copied to
+./diffusion_lab_notebooks; those that are there already are kept as they are. Ctrl-C stops the server."""
+
+
+_TUNE = """\
+Search for the sampler setting that makes the best ensemble for the network calls you can afford.
+
+  diffusion-lab tune checkpoint=example-tendency
+  diffusion-lab tune checkpoint=example-tendency max_calls=10 trials=100 minutes=30 output=cheap
+  diffusion-lab tune checkpoint=example-tendency "space.sampler=[deis,heun]" "space.sigma_max=[20,80]"
+  diffusion-lab forecast tuning/predict_kwargs.yaml checkpoint=example-tendency date=2025-01-01
+
+A setting's score is the fair CRPS in units of persistence's mean absolute error, averaged over variables:
+0 is perfect, 1 as good as persistence. Optuna proposes settings; all are scored on the same dates with the
+same noise, and those that lag behind are stopped. In the end the best of each cost is held against a default
+on dates that the search never saw. Stopped? The same command goes on; with more trials= it searches further.
+
+keys: checkpoint    a released name or a path
+      trials        settings to try in all (60); minutes: begin no trial after so many
+      max_calls     most network calls for a forecast step (20); settings that need more are never run
+      members, seed ensemble size (8) and seed (0)
+      lead_time     how far to forecast (1d)
+      start, end    window to search on (default: from the end of the training window to the unseen dates)
+      starts        dates in it (8); few dates and members make a trial cheap, more make it sure
+      unseen_start, unseen_end           window to judge by (2025)
+      unseen_starts, unseen_every        how many dates (13), every how long (28d)
+      space.KEY     what to choose from: sampler, schedule_type (lists of names), num_steps, sigma_max,
+                    sigma_min, rho, S_churn, S_min, S_max, S_noise ([lowest,highest], or a value to keep)
+      predict_kwargs.…   changes the setting to beat: 50 steps of Heun's method without churn, 99 calls
+      data, device  as in forecast
+      output        folder (tuning) of predict_kwargs.yaml, report.txt, trials.csv, search.png, the study"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
     arguments = build_parser().parse_args(argv)
@@ -113,6 +156,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train_parser(commands)
     _add_forecast_parser(commands)
     _add_verify_parser(commands)
+    _add_tune_parser(commands)
+    _add_lab_parser(commands)
     return parser
 
 
@@ -153,6 +198,33 @@ def _add_verify_parser(commands: argparse._SubParsersAction) -> None:
     verify.set_defaults(run=_verify)
 
 
+def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
+    lab = commands.add_parser(
+        "lab",
+        help="open the tutorials in JupyterLab, or the sampler tuner as an app",
+        description=_LAB,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    lab.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
+    lab.add_argument(
+        "--port", type=int, help="port to listen on (default: 8888, the tuner 8866; else one that is free)"
+    )
+    lab.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
+    lab.add_argument("options", nargs="*", metavar="-- OPTION", help="options of JupyterLab or of Voilà")
+    lab.set_defaults(run=_lab)
+
+
+def _add_tune_parser(commands: argparse._SubParsersAction) -> None:
+    tune = commands.add_parser(
+        "tune",
+        help="search for the best sampler setting",
+        description=_TUNE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tune.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
+    tune.set_defaults(run=_tune)
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
@@ -180,6 +252,21 @@ def _verify(arguments: argparse.Namespace) -> None:
     from diffusion_lab.inference.requests import VerifyRequest, run_verify
 
     run_verify(VerifyRequest.parse(arguments.settings))
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from diffusion_lab.inference.tuning import TuneRequest, run_tune
+
+    run_tune(TuneRequest.parse(arguments.settings))
+
+
+def _lab(arguments: argparse.Namespace) -> None:
+    from diffusion_lab.widgets.lab import open_lab, serve_tuner
+
+    own = ["--no-browser"] if arguments.no_browser else []
+    if arguments.port is not None:
+        own.append(f"--port={arguments.port}")
+    (serve_tuner if arguments.tuner else open_lab)([*own, *arguments.options])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,16 @@ import diffusion_lab
 from diffusion_lab.cli import main
 from diffusion_lab.inference import load_release
 
-COMMANDS = [[], ["train"], ["forecast"], ["verify"], ["data"], ["data", "create"], ["data", "inspect"]]
+COMMANDS = [
+    [],
+    ["train"],
+    ["forecast"],
+    ["verify"],
+    ["data"],
+    ["data", "create"],
+    ["data", "inspect"],
+    ["lab"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words) or "alone")
@@ -20,7 +29,7 @@ def test_help_teaches(command, capsys):
     assert status.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) > 5
-    if command and command[0] in ("train", "forecast", "verify"):
+    if command and command[0] in ("train", "forecast", "verify", "lab"):
         assert text.count(f"diffusion-lab {command[0]} ") >= 2  # examples to copy
 
 
