@@ -89,7 +89,16 @@ class SphericalNoise:
         time, grid, variable = shape
         if grid != len(self.basis):
             raise ValueError(f"shape {shape} has {grid} nodes, this noise was made for {len(self.basis)}")
-        return self.basis @ white(rng, (time, self.basis.shape[1], variable))
+        return self.synthesise(white(rng, (time, self.num_modes, variable)))
+
+    @property
+    def num_modes(self) -> int:
+        """Harmonics up to the highest wavenumber, (L + 1)²."""
+        return self.basis.shape[1]
+
+    def synthesise(self, coefficients: Tensor) -> Tensor:
+        """Noise (…, grid, variable) from independent N(0, 1) coefficients (…, mode, variable)."""
+        return self.basis.to(coefficients.device) @ coefficients
 
 
 def spherical_harmonics(latitudes: Tensor, longitudes: Tensor, max_wavenumber: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.schedules import KarrasUniform
 
 
@@ -32,6 +33,7 @@ class DiffusionObjective:
         rho: levels are uniform in σ^(1/ρ).
         sigma_data: standard deviation of the target.
         levels: another distribution of noise levels, in place of the one of the first three arguments.
+        field: isotropic noise on the sphere, in place of white noise on the grid; sampling must use the same.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class DiffusionObjective:
         rho: float = 7.0,
         sigma_data: float = 1.0,
         levels: LevelDistribution | None = None,
+        field: SphericalNoise | None = None,
     ) -> None:
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be positive, got {sigma_data}")
-        self.sigma_data = sigma_data
+        self.sigma_data, self.field = sigma_data, field
         self.levels = levels if levels is not None else KarrasUniform(sigma_max, sigma_min, rho)
 
     def corrupt(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -55,8 +58,14 @@ class DiffusionObjective:
         """
         batch, _, ensemble = target.shape[:3]
         sigma = self.levels.sample(batch, ensemble, generator).to(target.device)
-        noise = torch.randn(target.shape, generator=generator, device=generator.device).to(target)
-        return target + sigma * noise, sigma
+        return target + sigma * self._noise(target.shape, generator).to(target), sigma
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Unit-variance noise of a target's shape (…, grid, variable)."""
+        if self.field is None:
+            return torch.randn(shape, generator=generator, device=generator.device)
+        modes = (*shape[:-2], self.field.num_modes, shape[-1])
+        return self.field.synthesise(torch.randn(modes, generator=generator, device=generator.device))
 
     def pre_loss_weights(self, sigma: Tensor) -> Tensor:
         """λ(σ) = (σ² + σ_data²)/(σ·σ_data)², which makes the loss of an untrained F = 0 be 1 at every σ."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_lab.noise import SphericalNoise, spherical_harmonics
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.schedules import LogNormal
 
@@ -118,3 +119,19 @@ def test_loss_keeps_its_precision_under_autocast():
         mixed = loss(prediction, target, weights)
     assert mixed.dtype == torch.float32
     assert mixed.item() == loss(prediction, target, weights).item()
+
+
+def test_corruption_with_isotropic_noise_stays_in_its_band():
+    # A Gauss-Legendre × equispaced grid integrates products of harmonics up to degree 7 exactly.
+    nodes, quadrature = np.polynomial.legendre.leggauss(8)
+    latitudes, longitudes = np.rad2deg(np.arcsin(nodes)), np.arange(16) * 22.5
+    latitudes, longitudes = (v.ravel() for v in np.meshgrid(latitudes, longitudes, indexing="ij"))
+    weights = torch.from_numpy(np.repeat(quadrature, 16) / 32)
+    objective = DiffusionObjective(field=SphericalNoise(latitudes, longitudes, 3))
+    target = torch.randn(64, 1, 2, 128, 3)
+    y, sigma = objective.corrupt(target, torch.Generator().manual_seed(2))
+    noise = ((y - target) / sigma).double()
+    power = (spherical_harmonics(latitudes, longitudes, 7).mT * weights @ noise).square().mean((0, 1, 2, 4))
+    # 16 modes share the unit variance; 384 draws of each: a relative standard error of √(2/384) = 0.07.
+    torch.testing.assert_close(power[:16], torch.full((16,), 1 / 16).double(), rtol=0.3, atol=0)
+    assert power[16:].max() < 1e-10

@@ -20,7 +20,7 @@ from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec
-from diffusion_lab.noise import MemberNoise
+from diffusion_lab.noise import MemberNoise, SphericalNoise, white
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
 MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
@@ -40,6 +40,7 @@ class Forecaster:
     Attributes:
         variables: roles and order of the variables.
         settings: the checkpoint's sampling defaults.
+        noise_field: how noise is drawn, as in training.
         step: the forecast step, timedelta64.
     """
 
@@ -51,6 +52,8 @@ class Forecaster:
         self.device = next(model.parameters()).device
         self.step = lead_timedelta(release.step)
         self.settings = SamplingSettings(**release.inference_defaults)
+        band = release.noise_max_wavenumber
+        self.noise_field = white if band is None else SphericalNoise(latitudes, longitudes, band)
         info = {v.name: v for v in release.variables}
         self.variables = Variables(
             **{
@@ -89,7 +92,7 @@ class Forecaster:
             ValueError: an unknown key or a value out of range.
         """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
-        noise = MemberNoise(seed).at(
+        noise = MemberNoise(seed, self.noise_field).at(
             start=list(range(len(batch))),
             lead=1,
             members=range(batch.shape[2]),
@@ -213,7 +216,7 @@ class Forecaster:
         settings: SamplingSettings,
         chunk: int,
     ) -> Iterator[np.ndarray]:
-        noise = MemberNoise(seed)
+        noise = MemberNoise(seed, self.noise_field)
         for lead in range(1, steps + 1):
             states = []
             for first in range(0, len(members), chunk):

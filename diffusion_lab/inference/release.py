@@ -55,6 +55,7 @@ class Release(BaseModel):
         field_shape: shape of a field before it was flattened to cells.
         step: forecast step such as "1d".
         inference_defaults: see `inference.settings.SamplingSettings`.
+        noise_max_wavenumber: of the isotropic noise it was trained with; None for white noise on the grid.
         store: the store that forecasts start from unless told otherwise: a shipped one's name, or a path.
         training: how it was made: data, steps, seconds, seed, command, machine.
         scores: how it did, and on what.
@@ -70,6 +71,7 @@ class Release(BaseModel):
     field_shape: list[int]
     step: str
     inference_defaults: dict[Literal["noise_scheduler", "diffusion_sampler"], dict[str, Any]]
+    noise_max_wavenumber: Annotated[int, Field(ge=0)] | None = None
     store: str
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)

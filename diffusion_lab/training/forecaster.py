@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
-from diffusion_lab.noise import MemberNoise
+from diffusion_lab.noise import MemberNoise, white
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
 
@@ -81,7 +81,7 @@ class GraphForecaster(LightningModule):
         """Sample an ensemble for one start and keep its area means, beside persistence's."""
         x, state = batch
         truth, reference = state[:, 0, 0], x[:, -1:, :1]
-        noise = MemberNoise(self.seed).at(
+        noise = MemberNoise(self.seed, self.objective.field or white).at(
             start=batch_idx, lead=1, members=range(self.validation_members), shape=state[0, :, 0].shape
         )
         target = self.settings.sample(self.model.denoiser(x[:, :, :1]), lambda draw: noise(draw).to(x))

@@ -164,6 +164,7 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
         ],
         field_shape=list(store.field_shape),
         step=config.data.timestep,
+        noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,
         inference_defaults=config.model.model.diffusion.inference_defaults.model_dump(),
         store=config.dataloader.dataset,
         training=training,

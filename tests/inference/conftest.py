@@ -31,6 +31,14 @@ def blank(toy_config, tmp_path_factory):
     return load_forecaster(released(config, folder / "blank.safetensors", 0.0), "cpu")
 
 
+@pytest.fixture(scope="session")
+def isotropic(toy_config, tmp_path_factory):
+    """Of a tendency model with F = 0 and noise up to wavenumber 3."""
+    folder = tmp_path_factory.mktemp("isotropic")
+    config = toy_config(folder, "model.model.diffusion.noise_max_wavenumber=3")
+    return load_forecaster(released(config, folder / "isotropic.safetensors", 0.0), "cpu")
+
+
 @pytest.fixture
 def forecaster(checkpoint) -> Forecaster:
     return load_forecaster(checkpoint, "cpu")

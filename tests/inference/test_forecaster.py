@@ -5,7 +5,7 @@ import xarray as xr
 
 from diffusion_lab.data import StoreMetadata, Variable, compute_forcing, create_store
 from diffusion_lab.inference import load_forecaster
-from diffusion_lab.noise import MemberNoise
+from diffusion_lab.noise import MemberNoise, spherical_harmonics
 
 DAY = np.timedelta64(1, "D")
 START = "2024-12-05"
@@ -200,3 +200,13 @@ def test_a_device_can_be_chosen(checkpoint):
     assert load_forecaster(str(checkpoint), "cpu").device == torch.device("cpu")
     with pytest.raises((ValueError, RuntimeError), match="abacus"):
         load_forecaster(checkpoint, "abacus")
+
+
+def test_a_checkpoint_samples_with_the_noise_it_was_trained_on(isotropic, toy_store):
+    """F = 0: the tendency is a multiple of the noise, so it has no part beyond the noise's wavenumbers."""
+    batch = torch.from_numpy(isotropic.reader(toy_store).inputs(toy_store.dates[[40, 41]]))[None].double()
+    change = isotropic.predict_step(batch.float(), {"num_steps": 4}).double() - batch[:, -1:, ..., :2]
+    basis = spherical_harmonics(isotropic.latitudes, isotropic.longitudes, 3)
+    residual = change[0, 0, 0] - basis @ torch.linalg.lstsq(basis, change[0, 0, 0]).solution
+    assert (change[0, 0, 0].std(0) > torch.tensor([1.0, 100.0])).all()
+    assert (residual.std(0) < torch.tensor([1e-3, 0.1])).all()
