@@ -205,7 +205,9 @@ def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
         description=_LAB,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    lab.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
+    what = lab.add_mutually_exclusive_group()
+    what.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
+    what.add_argument("--notebooks", metavar="FOLDER", help="open your own notebooks, not the tutorials")
     lab.add_argument(
         "--port", type=int, help="port to listen on (default: 8888, the tuner 8866; else one that is free)"
     )
@@ -266,7 +268,11 @@ def _lab(arguments: argparse.Namespace) -> None:
     own = ["--no-browser"] if arguments.no_browser else []
     if arguments.port is not None:
         own.append(f"--port={arguments.port}")
-    (serve_tuner if arguments.tuner else open_lab)([*own, *arguments.options])
+    own += arguments.options
+    if arguments.tuner:
+        serve_tuner(own)
+    else:
+        open_lab(arguments.notebooks, own)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,22 @@ from diffusion_lab.widgets import SamplerTuner
 SamplerTuner("example-tendency")"""
 
 
-def open_lab(options: Sequence[str] = ()) -> None:
-    """Run JupyterLab on the tutorials until it is stopped; `options` are JupyterLab's own."""
+def open_lab(folder: str | Path | None = None, options: Sequence[str] = ()) -> None:
+    """Run JupyterLab until it is stopped.
+
+    Args:
+        folder: with the notebooks; None for the tutorials.
+        options: JupyterLab's own.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance([f"--ServerApp.root_dir={tutorials()}", *options])
+    folder = tutorials() if folder is None else Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"there is no folder {str(folder)!r}")
+    LabApp.launch_instance([f"--ServerApp.root_dir={folder.resolve()}", *options])
 
 
 def serve_tuner(options: Sequence[str] = ()) -> None:

@@ -49,16 +49,22 @@ def test_the_app_is_a_notebook_that_works_in_the_users_folder(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("words", "function", "options"),
+    ("words", "called"),
     [
-        ([], "open_lab", []),
-        (["--port", "9000", "--no-browser"], "open_lab", ["--no-browser", "--port=9000"]),
-        (["--tuner", "--", "--ip=0.0.0.0", "--theme=dark"], "serve_tuner", ["--ip=0.0.0.0", "--theme=dark"]),
+        ([], ("open_lab", None, [])),
+        (["--port", "9000", "--no-browser"], ("open_lab", None, ["--no-browser", "--port=9000"])),
+        (["--notebooks", "mine", "--", "--ip=::"], ("open_lab", "mine", ["--ip=::"])),
+        (["--tuner", "--port=1", "--", "--theme=dark"], ("serve_tuner", ["--port=1", "--theme=dark"])),
     ],
 )
-def test_options_are_handed_on(words, function, options, monkeypatch):
-    called = []
+def test_options_are_handed_on(words, called, monkeypatch):
+    calls = []
     for name in ("open_lab", "serve_tuner"):
-        monkeypatch.setattr(lab, name, lambda given, name=name: called.append((name, given)))
+        monkeypatch.setattr(lab, name, lambda *given, name=name: calls.append((name, *given)))
     assert cli.main(["lab", *words]) == 0
-    assert called == [(function, options)]
+    assert calls == [called]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
+    assert cli.main(["lab", "--notebooks", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
