@@ -50,12 +50,23 @@ class DiffusionObjective:
         self.sigma_data, self.field = sigma_data, field
         self.levels = levels if levels is not None else KarrasUniform(sigma_max, sigma_min, rho)
 
-    def corrupt(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(
+        self, target: Tensor, generator: torch.Generator | Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
         """Draw σ and ε and noise the target, (batch, 1, ensemble, grid, variable).
+
+        Args:
+            target: the clean target.
+            generator: one for the batch, or one for each sample: then what a sample gets does not depend on
+                the batch it is in, nor on the number of devices.
 
         Returns:
             y = target + σε, of target's shape, and σ, (batch, 1, ensemble, 1, 1).
         """
+        if not isinstance(generator, torch.Generator):
+            samples = zip(target.split(1), generator, strict=True)
+            y, sigma = zip(*(self.corrupt(sample, own) for sample, own in samples), strict=True)
+            return torch.cat(y), torch.cat(sigma)
         batch, _, ensemble = target.shape[:3]
         sigma = self.levels.sample(batch, ensemble, generator).to(target.device)
         return target + sigma * self._noise(target.shape, generator).to(target), sigma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -20,7 +21,8 @@ from diffusion_lab.verification.ensemble import area_means, baseline_means, summ
 class GraphForecaster(LightningModule):
     """Trains a `DiffusionModelEncProcDec` by denoising score matching.
 
-    All randomness of a step follows from (seed, step): a run that was cut and resumed makes the same draws.
+    All randomness of a sample follows from (seed, step, place in the step): a run that was cut and resumed
+    makes the same draws, and so does one on several devices.
 
     Args:
         model: the network.
@@ -68,14 +70,22 @@ class GraphForecaster(LightningModule):
         """
         x, state = batch
         target = self.model.to_target(state, x[:, -1:])
-        # Drawn on the CPU: the same noise on every device.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        y, sigma = self.objective.corrupt(target, generator)
+        y, sigma = self.objective.corrupt(target, self._generators(len(x)))
         weights = self.objective.pre_loss_weights(sigma)
         sample_loss = self.loss.per_sample(self.model(x, y, sigma), target, weights)
         loss = sample_loss.mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
         return {"loss": loss, "sample_loss": sample_loss.detach(), "sigma": sigma.flatten(1)}
+
+    def _generators(self, batch: int) -> list[torch.Generator]:
+        """One for each sample of this step, keyed by its place among the samples of all devices.
+
+        On the CPU: the same noise on every device.
+        """
+        first = self.global_rank * batch
+        keys = (f"{self.seed} {self.global_step} {first + i}" for i in range(batch))
+        digests = (hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+        return [torch.Generator().manual_seed(int.from_bytes(digest, "little")) for digest in digests]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Sample an ensemble for one start and keep its area means, beside persistence's."""

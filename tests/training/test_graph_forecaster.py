@@ -35,7 +35,7 @@ def make(toy_graph, tiny):
         )
         task.logged = {}
         task.log = lambda name, value, **_: task.logged.update({name: value.item()})
-        task._trainer = SimpleNamespace(global_step=0, max_steps=1000)
+        task._trainer = SimpleNamespace(global_step=0, max_steps=1000, global_rank=0)
         return task
 
     return make
@@ -55,7 +55,7 @@ def test_loss_of_a_step_is_that_of_the_corrupted_target(make, perturb, batch, te
     target = state.clone()
     if tendency:
         target[..., :1] = (state[..., :1] - x[:, -1:, ..., :1] - 0.1) / 0.5
-    y, sigma = task.objective.corrupt(target, torch.Generator().manual_seed(4 * 1_000_003 + 7))
+    y, sigma = task.objective.corrupt(target, task._generators(3))
     error = (task.model(x, y, sigma) - target) ** 2 * torch.tensor([1.0, 2.0]) * (1 + sigma**-2)
     area = task.loss.node_weights[:, None] / 2
     expected = (error * area).sum((1, 3, 4))
@@ -75,6 +75,16 @@ def test_draws_follow_seed_and_step_alone(make, batch):
     assert torch.equal(levels(1, 5), levels(1, 5))
     assert not (levels(1, 5) == levels(1, 6)).any()
     assert not (levels(1, 5) == levels(2, 5)).any()
+
+
+def test_a_sample_draws_the_same_on_any_number_of_devices(make, batch):
+    x, state = batch
+    task = make(False)
+    together = task.training_step((torch.cat([x, x]), torch.cat([state, state])), 0)
+    task._trainer.global_rank = 1
+    second = task.training_step((x, state), 0)
+    assert torch.equal(second["sigma"], together["sigma"][3:])
+    torch.testing.assert_close(second["sample_loss"], together["sample_loss"][3:])
 
 
 def test_validation_scores_an_untrained_model_by_hand(make, heun_factor):
