@@ -178,7 +178,7 @@ def test_dependencies_are_those_that_are_imported(project):
                 imported.add(node.module.split(".")[0])
     optional = {"jcm", "jax", "cfgrib", "gcsfs"}
     third_party = imported - set(sys.stdlib_module_names) - {"diffusion_lab", "omegaconf"} - optional
-    by_others = {"numcodecs"}  # zarr's own codecs
+    by_others = {"numcodecs", "pydantic_core"}  # of zarr, of pydantic
     assert third_party - required - by_others == set()
     # Used through others (xarray's engines and calendars, Lightning's logger) or started by a command.
     through_others = {"cftime", "dask", "h5netcdf", "h5py", "tensorboard", "jupyterlab", "ipywidgets"}

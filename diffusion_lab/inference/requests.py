@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from diffusion_lab.assets import checkpoints
-from diffusion_lab.config import ConfigError, Date, Group, Lead, nearest
+from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
 from diffusion_lab.data.dates import lead_name, lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.data.store import open_store
@@ -59,17 +59,7 @@ class Request(Group):
         except OmegaConfBaseException as error:
             raise ConfigError(str(error)) from None
         except ValidationError as error:
-            raise ConfigError("\n".join(cls._explain(fault) for fault in error.errors())) from None
-
-    @classmethod
-    def _explain(cls, fault: Any) -> str:
-        path = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            allowed = cls.model_fields if len(fault["loc"]) == 1 else PredictKwargs.model_fields
-            return f"there is no key {path!r}{nearest(str(fault['loc'][-1]), list(allowed))}"
-        if fault["type"] == "missing":
-            return f"{path} is required, as in {path}=…; see --help"
-        return f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
+            raise ConfigError("\n".join(explain(fault, cls) for fault in error.errors())) from None
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:

@@ -15,11 +15,14 @@ class ConditionalLayerNorm(nn.Module):
         normalized_shape: width of x.
         condition_shape: width of the conditioning vector.
         zero_init: start both linear maps at zero.
+        autocast: return x's own type; else what torch computes the norm in, float32 under autocast.
     """
 
-    def __init__(self, normalized_shape: int, condition_shape: int, zero_init: bool = True) -> None:
+    def __init__(
+        self, normalized_shape: int, condition_shape: int, zero_init: bool = True, autocast: bool = False
+    ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,)
+        self.normalized_shape, self.autocast = (normalized_shape,), autocast
         self.scale = nn.Linear(condition_shape, normalized_shape)
         self.bias = nn.Linear(condition_shape, normalized_shape)
         if zero_init:
@@ -30,4 +33,5 @@ class ConditionalLayerNorm(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Normalise x (sample, node, channel) given cond (sample, condition); returns the shape of x."""
         normalised = functional.layer_norm(x, self.normalized_shape)
-        return torch.addcmul(self.bias(cond)[:, None], normalised, 1 + self.scale(cond)[:, None])
+        out = torch.addcmul(self.bias(cond)[:, None], normalised, 1 + self.scale(cond)[:, None])
+        return out.type_as(x) if self.autocast else out

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import store_path
-from diffusion_lab.config import Config, ConfigError, instantiate
+from diffusion_lab.config import Config, ConfigError, find, instantiate, parameters
 from diffusion_lab.data.module import ForecastDataModule
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
 from diffusion_lab.inference.settings import SamplingSettings
-from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
+from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
+from diffusion_lab.noise import SphericalNoise
+from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
-
-TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
-
-TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def build(config: Config) -> Run:
     """
     store = open_store(store_path(config.dataloader.dataset))
     variables = select_variables(store, config)
+    check_tendencies(store, config)
     loader, training = config.dataloader, config.training
     data = ForecastDataModule(
         store,
@@ -80,67 +82,114 @@ def select_variables(store: Store, config: Config) -> Variables:
     return Variables(kept(chosen.prognostic), kept(chosen.forcing), kept(chosen.diagnostic))
 
 
+def check_tendencies(store: Store, config: Config) -> None:
+    """A model of tendencies needs the statistics of the change over its step.
+
+    Raises:
+        ConfigError: the store has none.
+    """
+    known, _ = parameters(find(config.model.model.target))
+    if "tendency_mean" in known and config.data.timestep not in store.tendency_leads:
+        leads = ", ".join(store.tendency_leads)
+        raise ConfigError(
+            f"data.timestep = {config.data.timestep!r}: {config.model.model.target.rpartition('.')[2]} needs "
+            f"statistics_tendencies for this step, and {store.path!r} has "
+            + (f"them for {leads}; write data.timestep: {store.tendency_leads[0]}" if leads else "none; ")
+            + (", or " if leads else "")
+            + "choose a model of states, model=graphtransformer_diffusion"
+        )
+
+
 def build_task(config: Config, store: Store, variables: Variables) -> GraphForecaster:
     """Graph, network, objective, loss and the Lightning task around them."""
     training, diffusion = config.training, config.model.model.diffusion
-    torch.manual_seed(training.seed)  # initial weights
-    graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
-    model = build_model(config, store, variables, graph)
     unknown = [name for name in training.variable_weights if name not in variables.output]
     if unknown:
         raise ConfigError(f"training.variable_weights names {unknown}; outputs are {list(variables.output)}")
+    objective = build_objective(config, store)
+    settings = SamplingSettings(**diffusion.inference_defaults.model_dump())
+    torch.manual_seed(training.seed)  # initial weights
+    graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
+    model = build_model(config, store, variables, graph)
     loss = instantiate(
-        training.training_loss,
+        training.training_loss.only,
         node_weights=graph["data"].area_weight,
         variable_weights=[training.variable_weights.get(name, 1.0) for name in variables.output],
     )
-    defaults = diffusion.inference_defaults
-    settings = SamplingSettings(defaults.noise_scheduler, defaults.diffusion_sampler)
-    validation = config.diagnostics.validation
     task = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
-    if training.model_task not in (None, task.__name__):
-        raise ConfigError(
-            f"training.model_task={training.model_task} does not train a {type(model).__name__}; that is for "
-            f"{task.__name__}, as training.model_task=null says"
-        )
-    return task(
+    return (find(training.model_task) if training.model_task else task)(
         model,
-        instantiate(training.objective),
+        objective,
         loss,
         variables.output,
         Normalizer.of(store, variables.output).stdev,
         learning_rate=training.lr,
         weight_decay=training.weight_decay,
         warmup_steps=training.warmup_steps,
-        settings=settings.override({"num_steps": validation.num_steps}),
-        validation_members=validation.members,
+        settings=settings.override({"num_steps": config.diagnostics.validation.num_steps}),
+        validation_members=config.diagnostics.validation.members,
         seed=training.seed,
     )
 
 
-def build_model(config: Config, store: Store, variables: Variables, graph: Any) -> DiffusionModelEncProcDec:
-    """The network of group `model`, sized for the variables."""
-    model, diffusion = config.model, config.model.model.diffusion
-    options = {
+def build_objective(config: Config, store: Store) -> DiffusionObjective:
+    """The objective; what it does not say of the noise is as in `model.model.diffusion`."""
+    node, diffusion = config.training.objective, config.model.model.diffusion
+    known, _ = parameters(find(node["_target_"]))
+    given = {
+        key: getattr(diffusion, key)
+        for key in ("sigma_max", "sigma_min", "rho", "sigma_data")
+        if key in known and key not in node
+    }
+    if diffusion.noise_max_wavenumber is not None:
+        given["field"] = SphericalNoise(store.latitudes, store.longitudes, diffusion.noise_max_wavenumber)
+    return instantiate(node, **given)
+
+
+def build_model(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
+    """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
+
+    A class of the user's own is given those of the arguments that it takes, and its further keys.
+    """
+    node, group = config.model.model, config.model
+    diffusion, embedder = node.diffusion, node.diffusion.noise_embedder
+    arguments = {
+        "graph": graph,
+        "num_input": len(variables.input),
+        "num_output": len(variables.output),
+        "num_prognostic": len(variables.prognostic),
         "multistep_input": config.training.multistep_input,
-        "num_channels": model.num_channels,
-        "num_layers": model.num_layers,
-        "num_heads": model.num_heads,
-        "mlp_ratio": model.mlp_ratio,
-        "processor": model.processor,
-        "trainable_size": model.trainable_size,
-        "latent_skip": model.latent_skip,
-        "gradient_checkpointing": model.gradient_checkpointing,
+        "num_channels": group.num_channels,
+        "num_layers": group.num_layers,
+        "num_heads": group.num_heads,
+        "mlp_ratio": group.mlp_ratio,
+        "processor": group.processor,
+        "trainable_size": group.trainable_size,
+        "latent_skip": group.latent_skip,
+        "gradient_checkpointing": group.gradient_checkpointing,
         "sigma_data": diffusion.sigma_data,
         "noise_channels": diffusion.noise_channels,
         "noise_cond_dim": diffusion.noise_cond_dim,
-        "max_period": diffusion.max_period,
+        "max_period": embedder.get("max_period", 1000.0),
     }
-    sizes = (len(variables.input), len(variables.output), len(variables.prognostic))
-    if model.model.target != TEND_MODEL:
-        return DiffusionModelEncProcDec(graph, *sizes, **options)
-    mean, stdev = tendency_scales(store, variables, config.data.timestep)
-    return DiffusionTendModelEncProcDec(graph, *sizes, tendency_mean=mean, tendency_stdev=stdev, **options)
+    known, _ = parameters(find(node.target))
+    if "tendency_mean" in known:
+        scales = tendency_scales(store, variables, config.data.timestep)
+        arguments |= dict(zip(("tendency_mean", "tendency_stdev"), scales, strict=True))
+    taken = {key: value for key, value in arguments.items() if key in known}
+    model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
+    set_kernels(model, embedder, group.layer_kernels.LayerNorm)
+    return model
+
+
+def set_kernels(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
+    """Put what the config names in place of every noise embedding and every conditional layer norm."""
+    kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            for kind, node in kinds:
+                if isinstance(child, kind):
+                    setattr(parent, name, instantiate(node))
 
 
 def tendency_scales(store: Store, variables: Variables, step: str) -> tuple[torch.Tensor, torch.Tensor]:

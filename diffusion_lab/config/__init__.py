@@ -1,0 +1,30 @@
+"""Hydra configs: composed, checked before anything is built, and turned into objects.
+
+A config names classes and their arguments and nothing else; no class ever sees it. This package and
+`training.build` are the places that know both.
+"""
+
+from diffusion_lab.config.composition import complete, compose, config_folder, hydra_overrides
+from diffusion_lab.config.names import NAMES, find, nearest
+from diffusion_lab.config.schema import Config, Date, Group, Lead
+from diffusion_lab.config.targets import ConfigError, instantiate, parameters
+from diffusion_lab.config.validation import explain, validate
+
+__all__ = [
+    "NAMES",
+    "Config",
+    "ConfigError",
+    "Date",
+    "Group",
+    "Lead",
+    "complete",
+    "compose",
+    "config_folder",
+    "explain",
+    "find",
+    "hydra_overrides",
+    "instantiate",
+    "nearest",
+    "parameters",
+    "validate",
+]

@@ -1,0 +1,109 @@
+"""Composing a config from its groups with Hydra."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_lab.config.names import nearest
+from diffusion_lab.config.targets import ConfigError, is_target
+
+
+def config_folder(own: str | Path | None = None) -> Path:
+    """Your own folder of configs, if there is; else the shipped one, in the wheel or beside the package.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if own is not None:
+        if not Path(own).is_dir():
+            raise ConfigError(f"--config-dir {own}: there is no such folder")
+        return Path(own).resolve()
+    inside = Path(str(files("diffusion_lab"))) / "configs"
+    return inside if inside.is_dir() else inside.parents[1] / "configs"
+
+
+def compose(
+    overrides: Sequence[str] = (), config_name: str = "config", config_dir: str | Path | None = None
+) -> DictConfig:
+    """Compose a config from its groups.
+
+    A file of your own need not say everything: what a group leaves out is as in the shipped group.
+
+    Args:
+        overrides: Hydra overrides such as "model=transformer_diffusion" or "training.lr=3e-4".
+        config_name: a file in `config_dir` or among the shipped ones, without ".yaml".
+        config_dir: your own configs, searched before the shipped ones.
+
+    Raises:
+        ConfigError: with Hydra's reason.
+    """
+    folder = config_folder(config_dir)
+    return complete(_compose(folder, config_name, hydra_overrides(overrides, config_dir)), config_name)
+
+
+def hydra_overrides(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
+    """Overrides as Hydra is to have them.
+
+    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that a group of your own leaves out, and those that
+    are unknown are told by `validate`, with the nearest known one. The shipped groups are found from
+    everywhere.
+    """
+    own = [f"hydra.searchpath=[file://{config_folder()}]"] if config_dir else []
+    value = re.compile(r"(?!hydra\.)(name|\w+(\.[\w-]+)+)=")
+    return own + [f"++{word}" if value.match(word) else word for word in overrides]
+
+
+def complete(config: DictConfig, config_name: str) -> DictConfig:
+    """Fill in what the groups leave out, as in the shipped config; a run without a name has its file's."""
+    own = OmegaConf.to_container(config)
+    own.setdefault("name", Path(config_name).stem)
+    _fill(own, copy.deepcopy(shipped()))
+    return OmegaConf.create(own)
+
+
+@lru_cache(maxsize=1)
+def shipped() -> dict[str, Any]:
+    """The shipped config, its interpolations not yet filled in; not to be changed."""
+    return OmegaConf.to_container(_compose(config_folder(), "config", []))
+
+
+def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
+    for key, value in shipped.items():
+        if key not in own:
+            own[key] = value
+        elif is_target(value) or key == "datasets":
+            continue  # the keys of a class are its own, as are the names of datasets
+        elif isinstance(value, dict) and isinstance(own[key], dict):
+            _fill(own[key], value)
+
+
+def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig:
+    hydra = GlobalHydra.instance()
+    before = hydra.hydra  # that of a sweep, in whose runs configs are composed too
+    hydra.clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            try:
+                return hydra_compose(config_name, overrides=overrides)
+            except ConfigCompositionException as error:
+                if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
+                    key = unknown[1]
+                    raise ConfigError(f"{key}: there is no such key{nearest(key, shipped())}") from None
+                raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).partition("\nConfig search path")[0]) from None
+    finally:
+        hydra.hydra = before

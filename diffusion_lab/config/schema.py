@@ -1,0 +1,269 @@
+"""What a config may say: every group and key, with types and ranges, and what must agree between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from diffusion_lab.config.facts import disagreements
+from diffusion_lab.config.names import our_name
+from diffusion_lab.config.targets import check_target, fault, target_given
+from diffusion_lab.data.dates import lead_name, period
+
+# Arguments of a network that `training.build` takes from elsewhere in the config, or from the data.
+NETWORK_ARGUMENTS = (
+    *("graph", "num_input", "num_output", "num_prognostic", "tendency_mean", "tendency_stdev"),
+    *("multistep_input", "num_channels", "num_layers", "num_heads", "mlp_ratio", "processor"),
+    *("trainable_size", "latent_skip", "gradient_checkpointing"),
+    *("sigma_data", "noise_channels", "noise_cond_dim", "max_period"),
+)
+PROCESSORS = {
+    "diffusion_lab.models.processors.GraphTransformerProcessor": "graphtransformer",
+    "diffusion_lab.models.processors.TransformerProcessor": "transformer",
+}
+
+
+class Group(BaseModel):
+    """A config group: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _check_date(value: Any) -> str:
+    try:
+        np.datetime64(str(value))
+    except ValueError:
+        raise ValueError("is no date; write it as 2024, 2024-06 or 2024-06-15T12") from None
+    return str(value)
+
+
+Date = Annotated[str, BeforeValidator(_check_date)]
+Lead = Annotated[str, BeforeValidator(lead_name)]
+
+
+class Window(Group):
+    """First and last date, each at its own precision."""
+
+    start: Date
+    end: Date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        try:
+            period(self.start, self.end)
+        except ValueError as error:
+            raise ValueError(f"{error} Give the earlier date as start") from None
+        return self
+
+
+class Data(Group):
+    """Group `data`."""
+
+    timestep: Lead
+    forcing: list[str]
+    diagnostic: list[str]
+    drop: list[str]
+    computed_forcing: list[str]
+
+
+class DataLoader(Group):
+    """Group `dataloader`."""
+
+    dataset: str
+    training: Window
+    validation: Window
+    test: Window
+    batch_size: PositiveInt
+    num_workers: NonNegativeInt
+
+
+class Validation(Group):
+    """How validation samples while training."""
+
+    every_n_steps: PositiveInt
+    starts: PositiveInt
+    members: Annotated[int, Field(ge=2)]
+    num_steps: PositiveInt
+
+
+class Evaluation(Group):
+    """The forecasts that end a training."""
+
+    enabled: bool
+    starts: PositiveInt
+    steps: PositiveInt
+    members: Annotated[int, Field(ge=2)]
+    num_steps: PositiveInt
+
+
+class Diagnostics(Group):
+    """Group `diagnostics`."""
+
+    log_every_n_steps: PositiveInt
+    progress_bar: bool
+    tensorboard: bool
+    checkpoint_every_n_steps: PositiveInt
+    validation: Validation
+    evaluation: Evaluation
+
+
+class Input(Group):
+    """Where data comes from."""
+
+    dataset: str
+
+
+class System(Group):
+    """Group `system`."""
+
+    input: Input
+    output: str
+    accelerator: str
+    threads: PositiveInt | None
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+class InferenceDefaults(Group):
+    """Sampling settings that a checkpoint is released with; their keys are those of `SamplingSettings`."""
+
+    noise_scheduler: dict[str, Any]
+    diffusion_sampler: dict[str, Any]
+
+
+class Diffusion(Group):
+    """Noise levels and their embedding."""
+
+    sigma_data: PositiveFloat
+    noise_channels: PositiveInt
+    noise_cond_dim: PositiveInt
+    sigma_max: PositiveFloat
+    sigma_min: PositiveFloat
+    rho: PositiveFloat
+    noise_max_wavenumber: NonNegativeInt | None = None
+    noise_embedder: target_given()
+    inference_defaults: InferenceDefaults
+
+
+class Network(Group):
+    """Which class, its diffusion arguments, and any further arguments of a class of the user's own."""
+
+    model_config = ConfigDict(extra="allow")
+    target: str = Field(alias="_target_")
+    diffusion: Diffusion
+
+    @model_validator(mode="before")
+    @classmethod
+    def _signature(cls, node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        own = {key: value for key, value in node.items() if key != "diffusion"}
+        checked = check_target(own, NETWORK_ARGUMENTS, all_taken=False)
+        return {**checked, **({"diffusion": node["diffusion"]} if "diffusion" in node else {})}
+
+
+class LayerKernels(Group):
+    """Layers that all blocks are made of."""
+
+    LayerNorm: target_given()
+
+
+def _processor(name: Any) -> Any:
+    return PROCESSORS.get(our_name(name), name) if isinstance(name, str) else name
+
+
+class Model(Group):
+    """Group `model`."""
+
+    num_channels: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    mlp_ratio: PositiveInt
+    processor: Annotated[Literal["graphtransformer", "transformer"], BeforeValidator(_processor)]
+    trainable_size: NonNegativeInt
+    latent_skip: bool
+    gradient_checkpointing: bool
+    bounding: list[Any]
+    model: Network
+    layer_kernels: LayerKernels
+
+
+class Rollout(Group):
+    """Training rollout."""
+
+    start: PositiveInt
+    max: PositiveInt
+
+
+def _one_dataset(losses: dict[str, Any]) -> dict[str, Any]:
+    if len(losses) != 1:
+        reason = "must be one dataset, under any one name"
+        if losses:
+            reason += f"; drop one of them, as by ~training.training_loss.datasets.{next(iter(losses))}"
+        raise fault("", list(losses), reason)
+    return losses
+
+
+class TrainingLoss(Group):
+    """The loss of the one dataset."""
+
+    datasets: Annotated[
+        dict[str, target_given("node_weights", "variable_weights")], AfterValidator(_one_dataset)
+    ]
+
+    @property
+    def only(self) -> dict[str, Any]:
+        """The loss, whatever the name of its dataset."""
+        (loss,) = self.datasets.values()
+        return loss
+
+
+class Training(Group):
+    """Group `training`."""
+
+    model_task: str | None
+    multistep_input: PositiveInt
+    rollout: Rollout
+    objective: target_given()
+    training_loss: TrainingLoss
+    variable_weights: dict[str, NonNegativeFloat]
+    max_steps: PositiveInt
+    lr: PositiveFloat
+    warmup_steps: NonNegativeInt
+    weight_decay: NonNegativeFloat
+    gradient_clip: PositiveFloat | None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    seed: NonNegativeInt
+
+
+class Config(Group):
+    """Everything `diffusion-lab train` needs."""
+
+    name: str
+    config_validation: bool
+    data: Data
+    dataloader: DataLoader
+    diagnostics: Diagnostics
+    system: System
+    graph: target_given("latitudes", "longitudes")
+    model: Model
+    training: Training
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if faults := disagreements(self):
+            raise fault("", None, "\n".join(faults))
+        return self

@@ -1,0 +1,97 @@
+"""Checking a composed config before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from diffusion_lab.config.composition import shipped
+from diffusion_lab.config.names import nearest
+from diffusion_lab.config.schema import Config
+from diffusion_lab.config.targets import ConfigError
+
+
+def validate(config: DictConfig) -> Config:
+    """Resolve a composed config and check types, ranges, names, and what must agree.
+
+    With `config_validation: False` nothing of that is checked and unknown keys are left aside: each class
+    still refuses values that it cannot use, but only when it is built.
+
+    Raises:
+        ConfigError: listing each fault as path, value and remedy.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{error.full_key}: {reason}; a path counts from the top, as in ${{model.num_channels}}"
+        ) from None
+    if plain.get("config_validation") is False:
+        return _unchecked(Config, plain)
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        faults = [f"  {line}" for fault in error.errors() for line in _explain(fault).splitlines()]
+        raise ConfigError("\n".join(["The config cannot be used:", *faults])) from None
+
+
+def _unchecked(schema: type[BaseModel], node: Mapping[str, Any]) -> Any:
+    fields = schema.model_fields
+    return schema.model_construct(
+        **{
+            key: _unchecked(schema_of, value) if schema_of else value
+            for key, value in node.items()
+            for schema_of in [_group(fields[key].annotation) if key in fields else None]
+            if key in fields or key == "_target_" or schema.model_config.get("extra") == "allow"
+        }
+    )
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    """`explain`, with the shipped value for an example where pydantic itself found the fault."""
+    text = explain(fault, Config)
+    if fault["type"] in ("fault", "value_error", "extra_forbidden"):
+        return text
+    example = OmegaConf.select(OmegaConf.create(shipped()), ".".join(map(str, fault["loc"])))
+    return text if example is None else f"{text}; shipped: {example}"
+
+
+def explain(fault: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    """One of pydantic's errors as "path = value: reason and remedy"."""
+    path, value = ".".join(str(part) for part in fault["loc"]), fault["input"]
+    kind, details = fault["type"], fault.get("ctx", {})
+    if kind == "fault":  # see `targets.fault`
+        if not path:
+            return details["reason"]
+        path = ".".join(filter(None, [path, details["key"]]))
+        return f"{path} = {_shown(details['value'])}: {details['reason']}"
+    if kind == "missing":
+        return f"{path}: is required; write {path}=…"
+    if kind == "extra_forbidden":
+        return f"{path} = {_shown(value)}: there is no such key" + nearest(
+            str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1])
+        )
+    reason = fault["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:] if reason.startswith("Input ") else reason
+    return f"{path} = {_shown(value)}: {reason}"
+
+
+def _shown(value: Any) -> str:
+    text = value if value == "nothing" else repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _keys(schema: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        schema = _group(schema.model_fields[part].annotation)
+    return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) or (annotation,)
+    return next((a for a in options if isinstance(a, type) and issubclass(a, BaseModel)), None)
