@@ -22,6 +22,10 @@ _MODULES = {
     "truth_of": "protocol",
     "format_lead_time": "tables",
     "score_table": "tables",
+    "search_sampler": "search",
+    "SearchSpace": "search_space",
+    "SettingScorer": "setting_scores",
+    "compare_scores": "setting_scores",
 }
 __all__ = list(_MODULES)
 
