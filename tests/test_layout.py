@@ -176,7 +176,7 @@ def test_dependencies_are_those_that_are_imported(project):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    optional = {"jcm", "jax", "cfgrib", "gcsfs"}
+    optional = {"anemoi", "jcm", "jax", "cfgrib", "gcsfs"}
     third_party = imported - set(sys.stdlib_module_names) - {"diffusion_lab", "omegaconf"} - optional
     by_others = {"numcodecs", "pydantic_core"}  # of zarr, of pydantic
     assert third_party - required - by_others == set()

@@ -4,28 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.data.dates import lead_timedelta
 from diffusion_lab.data.states import Normalizer, StateReader
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
+from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
-from diffusion_lab.models import DiffusionModelEncProcDec
 from diffusion_lab.noise import MemberNoise, SphericalNoise, white
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
 MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
 
 Params = Mapping[str, Any] | None
+
+
+class ForecastModel(Protocol):
+    """What a `Forecaster` asks of a network: those in `models` have it, and `from_anemoi` gives it to theirs.
+
+    Attributes:
+        multistep_input: past states shown to the network.
+    """
+
+    multistep_input: int
+
+    def denoiser(self, x: Tensor) -> Denoiser:
+        """Bind the past states x (batch, time, ensemble, grid, input variable), normalised."""
+        ...
+
+    def to_state(self, target: Tensor, reference: Tensor) -> Tensor:
+        """The normalised next state for what was denoised from a last input state `reference`."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights; they lie where the network runs."""
+        ...
 
 
 class Forecaster:
@@ -45,7 +67,7 @@ class Forecaster:
     """
 
     def __init__(
-        self, release: Release, model: DiffusionModelEncProcDec, latitudes: np.ndarray, longitudes: np.ndarray
+        self, release: Release, model: ForecastModel, latitudes: np.ndarray, longitudes: np.ndarray
     ) -> None:
         self.release, self.model = release, model
         self.latitudes, self.longitudes = latitudes, longitudes

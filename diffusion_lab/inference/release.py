@@ -18,10 +18,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from diffusion_lab.data.dates import lead_timedelta
-from diffusion_lab.data.store import Role
+from diffusion_lab.data.store import Role, Store
+from diffusion_lab.data.variables import Variables
 from diffusion_lab.graphs import build_graph
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
@@ -75,6 +77,32 @@ class Release(BaseModel):
     store: str
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
+
+
+def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store: Store) -> list[VariableInfo]:
+    """What a release says of its variables, in the network's order: prognostic, forcing, diagnostic.
+
+    Args:
+        variables: roles and order.
+        mean: (variable,) of the normalisation, in that order.
+        stdev: likewise.
+        store: where units and long names are looked up.
+    """
+    metadata = store.attributes.get("variables_metadata", {})
+    roles = [
+        (name, role) for role in ("prognostic", "forcing", "diagnostic") for name in getattr(variables, role)
+    ]
+    return [
+        VariableInfo(
+            name=name,
+            role=role,
+            units=metadata.get(name, {}).get("units") or "1",
+            long_name=metadata.get(name, {}).get("long_name") or name,
+            mean=mean[i].item(),
+            stdev=stdev[i].item(),
+        )
+        for i, (name, role) in enumerate(roles)
+    ]
 
 
 def save_release(

@@ -18,7 +18,7 @@ from diffusion_lab.data.dates import lead_timedelta
 from diffusion_lab.data.module import forecast_starts
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.inference.forecaster import load_forecaster
-from diffusion_lab.inference.release import Release, VariableInfo, fingerprint, save_release
+from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.plots import training_curves
 from diffusion_lab.training.build import Run, build
 from diffusion_lab.training.callbacks import SIGMA_EDGES
@@ -142,26 +142,13 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
     config, model, store, variables = run.config, run.task.model, run.store, run.variables
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     names = variables.prognostic + variables.forcing + variables.diagnostic
-    normalizer, metadata = Normalizer.of(store, names), store.attributes.get("variables_metadata", {})
-    roles = {
-        name: role for role in ("prognostic", "forcing", "diagnostic") for name in getattr(variables, role)
-    }
+    normalizer = Normalizer.of(store, names)
     release = Release(
         model=type(model).__name__,
         arguments=model.arguments,
         graph=graph.recipe,
         graph_fingerprint=fingerprint(graph),
-        variables=[
-            VariableInfo(
-                name=name,
-                role=roles[name],
-                units=metadata.get(name, {}).get("units") or "1",
-                long_name=metadata.get(name, {}).get("long_name") or name,
-                mean=normalizer.mean[i].item(),
-                stdev=normalizer.stdev[i].item(),
-            )
-            for i, name in enumerate(names)
-        ],
+        variables=describe_variables(variables, normalizer.mean, normalizer.stdev, store),
         field_shape=list(store.field_shape),
         step=config.data.timestep,
         noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,

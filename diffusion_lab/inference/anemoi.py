@@ -1,0 +1,207 @@
+"""A diffusion model trained with ECMWF's Anemoi, behind our `Forecaster`.
+
+The network stays Anemoi's own, preconditioning included: its denoiser's answer is theirs bit for bit. What
+surrounds it, the samplers, schedules, noise and roll-out, is ours. Written for anemoi-models 0.13.0, which is
+imported by `from_anemoi` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffusion_lab.assets import store_path
+from diffusion_lab.data.store import Store, open_store
+from diffusion_lab.data.variables import Variables
+from diffusion_lab.denoisers import Denoiser, check_sigma
+from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.inference.release import Release, describe_variables
+
+REMEDY = "it is not on this Python's path: pip install anemoi-models==0.13.0"
+
+
+def from_anemoi(
+    model: nn.Module | str | Path, store: Store | str | Path, *, device: str = "auto", trust: bool = False
+) -> Forecaster:
+    """Make forecasts with a trained Anemoi diffusion model.
+
+    Every sampler, score and widget works on the result. Unlike Anemoi's own sampling, a forecast ends with
+    the step to σ = 0 (39 network calls with 20 steps of Heun, not 38).
+
+    Args:
+        model: an `AnemoiModelInterface` around an `AnemoiDiffusionModelEncProcDec` or
+            `AnemoiDiffusionTendModelEncProcDec`, or the path of an inference checkpoint that holds one.
+        store: the store that forecasts start from, or its path or shipped name: on the model's cells; it also
+            says units and the shape of a field.
+        device: "cpu", "cuda", "cuda:1", …, or "auto" for the GPU if there is one.
+        trust: load a checkpoint although it is a pickle, which may run any code.
+
+    Raises:
+        ImportError: anemoi-models is not installed.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: a checkpoint without `trust`, or a model that forecasts cannot be made with here.
+        KeyError: the store lacks a variable of the model.
+    """
+    pickled = not isinstance(model, nn.Module)
+    if pickled:
+        _check_trusted(Path(model), trust)
+    try:
+        from anemoi.models.interface import AnemoiModelInterface
+        from anemoi.models.models import AnemoiDiffusionModelEncProcDec
+    except ImportError as error:
+        raise ImportError(f"from_anemoi needs anemoi-models, but {error}; {REMEDY}") from None
+    interface = torch.load(model, map_location="cpu", weights_only=False) if pickled else model
+    if not isinstance(interface, AnemoiModelInterface):
+        raise ValueError(
+            f"from_anemoi takes an AnemoiModelInterface, got a {type(interface).__name__}; of a training's "
+            "checkpoints, the one named inference-….ckpt holds it"
+        )
+    if not isinstance(interface.model, AnemoiDiffusionModelEncProcDec):
+        raise ValueError(f"{type(interface.model).__name__} is no diffusion model; nothing can be sampled")
+    if len(interface.data_indices) > 1 or interface.model.n_step_output != 1:
+        raise ValueError(
+            f"the model forecasts {interface.model.n_step_output} steps at once of the datasets "
+            f"{list(interface.data_indices)}; only one step of one dataset is understood"
+        )
+    store = store if isinstance(store, Store) else open_store(store_path(str(store)))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = AnemoiModel(interface).to(device).eval()
+    release = _release(interface, network, store)
+    cells = np.rad2deg(interface.graph_data[network.dataset].x.double().cpu().numpy()).T
+    Forecaster(release, network, *cells).reader(store)  # an error where cells or variables are others
+    return Forecaster(release, network, store.latitudes, store.longitudes)
+
+
+class AnemoiModel(nn.Module):
+    """What a `Forecaster` asks of a network, answered by an Anemoi model.
+
+    Anemoi takes variables in the order of its dataset, and fails with more than one ensemble member in a
+    sample: variables are reordered on the way in and out, and members are put into the batch.
+
+    Args:
+        interface: an `AnemoiModelInterface` of one dataset and one output step.
+
+    Attributes:
+        dataset: Anemoi's name for it.
+        variables: roles; within a role in Anemoi's order.
+        multistep_input: past states shown to the network.
+        mean: (variable,) of the normalisation; all inputs, then the diagnostic outputs.
+        stdev: likewise.
+    """
+
+    def __init__(self, interface: Any) -> None:
+        super().__init__()
+        self.peer = interface.model
+        (self.dataset,) = interface.data_indices
+        indices = interface.data_indices[self.dataset]
+        inputs, outputs = (list(side.name_to_index) for side in (indices.model.input, indices.model.output))
+        self.variables = Variables(
+            prognostic=[name for name in inputs if name in outputs],
+            forcing=[name for name in inputs if name not in outputs],
+            diagnostic=[name for name in outputs if name not in inputs],
+        )
+        self.multistep_input = self.peer.n_step_input
+        self._input_order = [self.variables.input.index(name) for name in inputs]
+        self._output_order = [self.variables.output.index(name) for name in outputs]
+        self._output_back = [outputs.index(name) for name in self.variables.output]
+        columns = [indices.name_to_index[name] for name in self.variables.input + self.variables.diagnostic]
+        self.mean, self.stdev = _scales(interface.pre_processors[self.dataset], columns)
+        self._predicts_tendency = self.dataset in interface.pre_processors_tendencies
+        if self._predicts_tendency:
+            n = len(self.variables.prognostic)
+            mean, stdev = _scales(interface.pre_processors_tendencies[self.dataset], columns[:n])
+            self.register_buffer("tendency_mean", (mean / self.stdev[:n]).float())
+            self.register_buffer("tendency_stdev", (stdev / self.stdev[:n]).float())
+
+    def denoiser(self, x: Tensor) -> Denoiser:
+        """Bind the past states x (batch, time, ensemble, grid, input variable), normalised."""
+        past = {self.dataset: _members_into_batch(x[..., self._input_order])}
+
+        def denoise(y: Tensor, sigma: Tensor) -> Tensor:
+            check_sigma(sigma, y)
+            batch, _, members = y.shape[:3]
+            noised = _members_into_batch(y[..., self._output_order]).to(x.dtype)
+            sigma = sigma.to(noised).expand(batch, 1, members, 1, 1)
+            answer = self.peer.fwd_with_preconditioning(
+                past, {self.dataset: noised}, {self.dataset: _members_into_batch(sigma)}
+            )
+            return _members_out_of_batch(answer[self.dataset], batch)[..., self._output_back].to(y.dtype)
+
+        return denoise
+
+    def to_state(self, target: Tensor, reference: Tensor) -> Tensor:
+        """The normalised next state for what was denoised, (batch, 1, ensemble, grid, output variable).
+
+        Args:
+            target: the denoised state or tendency, normalised as in training.
+            reference: the last input state, (batch, 1, ensemble, grid, input variable), normalised.
+        """
+        if not self._predicts_tendency:
+            return target
+        n = len(self.variables.prognostic)
+        last = {self.dataset: _members_into_batch(reference[..., self._input_order])}
+        last = self.peer.apply_reference_state_truncation(last, None, None)[self.dataset]
+        last = _members_out_of_batch(last, len(reference))
+        state = target[..., :n] * self.tendency_stdev + self.tendency_mean + last
+        return torch.cat([state, target[..., n:]], dim=-1)
+
+
+def _members_into_batch(x: Tensor) -> Tensor:
+    """(batch, time, ensemble, …) → (batch · ensemble, time, 1, …)."""
+    return x.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def _members_out_of_batch(x: Tensor, batch: int) -> Tensor:
+    """The inverse of `_members_into_batch`."""
+    return x.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def _scales(processors: Any, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float64, behind a normalisation x·mul + add, whichever way it was chosen.
+
+    Raises:
+        ValueError: there are other processors (imputers, remappers), which no mean and deviation describe.
+    """
+    from anemoi.models.preprocessing.normalizer import InputNormalizer
+
+    kinds = [type(processor).__name__ for processor in processors.processors.values()]
+    if kinds != [InputNormalizer.__name__]:
+        raise ValueError(f"the model has the processors {kinds}; only InputNormalizer alone is understood")
+    (normalizer,) = processors.processors.values()
+    add, mul = (buffer.double()[list(columns)] for buffer in (normalizer._norm_add, normalizer._norm_mul))
+    return -add / mul, 1 / mul
+
+
+def _check_trusted(path: Path, trust: bool) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no Anemoi checkpoint {str(path)!r}")
+    if not trust:
+        raise ValueError(
+            f"{path} is a pickle: loading it runs whatever code is in it, with your rights. If you know who "
+            "made it and that nobody changed it since, say so: from_anemoi(…, trust=True)"
+        )
+
+
+def _release(interface: Any, network: AnemoiModel, store: Store) -> Release:
+    """The document of the model; of the parts that rebuild one of our own models it has none."""
+    defaults = network.peer.inference_defaults
+    return Release(
+        model=type(network.peer).__name__,
+        arguments={},
+        graph={},
+        graph_fingerprint="",
+        variables=describe_variables(network.variables, network.mean, network.stdev, store),
+        field_shape=list(store.field_shape),
+        step=interface.config.data.timestep,
+        inference_defaults={
+            "noise_scheduler": dict(defaults.noise_scheduler),
+            "diffusion_sampler": dict(defaults.diffusion_sampler),
+        },
+        store=store.path,
+    )
