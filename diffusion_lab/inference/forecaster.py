@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +23,39 @@ from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.noise import MemberNoise, SphericalNoise, white
+from diffusion_lab.samplers import Step
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
 MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
 
 Params = Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class SolverStep:
+    """A forecast after one solver step of some of its members.
+
+    Attributes:
+        lead: number of the forecast step, from 1.
+        members: which members.
+        step: where the sampler is.
+        last: whether this step ends the sampling of this lead.
+        physical: makes a state (ensemble, cell, output variable) in physical units of the sampler's tensors.
+    """
+
+    lead: int
+    members: Sequence[int]
+    step: Step
+    last: bool
+    physical: Callable[[Tensor], np.ndarray]
+
+    def state(self) -> np.ndarray:
+        """The noisy state, and at the last step the forecast: (ensemble, cell, output variable)."""
+        return self.physical(self.step.state)
+
+    def denoised(self) -> np.ndarray:
+        """D(y; σ) where the step began, the forecast so far: (ensemble, cell, output variable)."""
+        return self.physical(self.step.denoised)
 
 
 class ForecastModel(Protocol):
@@ -184,6 +214,36 @@ class Forecaster:
 
         Arguments and errors as `forecast`; a whole forecast need never be in memory.
         """
+        solver_steps = self.solver_steps(
+            date,
+            steps,
+            members,
+            seed,
+            data,
+            noise_scheduler_params,
+            sampler_params,
+            members_per_call=members_per_call,
+        )
+        return _states(solver_steps, len(members))
+
+    def solver_steps(
+        self,
+        date: str | np.datetime64,
+        steps: int,
+        members: Sequence[int],
+        seed: int = 0,
+        data: Store | str | Path | None = None,
+        noise_scheduler_params: Params = None,
+        sampler_params: Params = None,
+        *,
+        members_per_call: int | None = None,
+        wrap: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
+    ) -> Iterator[SolverStep]:
+        """The forecast as it is sampled: one item a solver step, for each chunk of members, for each lead.
+
+        Arguments and errors as `forecast`. `wrap` makes another denoiser of each trajectory's: to guide it,
+        to watch it, or to end it between two network calls by raising an exception.
+        """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
         if steps < 1 or not members:
             raise ValueError(f"a forecast has at least one step and one member, got {steps = }, {members = }")
@@ -193,7 +253,7 @@ class Forecaster:
         past = np.arange(1 - self.model.multistep_input, 1) * self.step
         x = self._normalised_inputs(reader, date + past).expand(-1, -1, len(members), -1, -1)
         chunk = members_per_call or MEMBERS_PER_CALL.get(self.device.type, 8)
-        return self._roll_out(x, reader, date, steps, members, seed, settings, chunk)
+        return self._roll_out(x, reader, date, steps, members, seed, settings, chunk, wrap)
 
     def reader(self, data: Store | str | Path | None = None) -> StateReader:
         """A reader of the store forecasts start from; the argument as in `forecast`."""
@@ -227,6 +287,7 @@ class Forecaster:
             target = settings.sample(self.model.denoiser(x), noise)
             return self.model.to_state(target, x[:, -1:])
 
+    @torch.inference_mode()
     def _roll_out(
         self,
         x: Tensor,
@@ -237,18 +298,29 @@ class Forecaster:
         seed: int,
         settings: SamplingSettings,
         chunk: int,
-    ) -> Iterator[np.ndarray]:
+        wrap: Callable[[Denoiser], Denoiser],
+    ) -> Iterator[SolverStep]:
         noise = MemberNoise(seed, self.noise_field)
+        last = len(settings.sigmas()) - 2
         for lead in range(1, steps + 1):
             states = []
             for first in range(0, len(members), chunk):
                 some = slice(first, first + chunk)
                 draw = noise.at(date, lead * self.step, members[some], self._noise_shape, self.device)
-                states.append(self._sample(x[:, :, some], settings, draw))
-            state = torch.cat(states, dim=2)
-            yield self.output_normalizer.denormalise(state)[0, 0].cpu().numpy()
+                past = x[:, :, some]
+                physical = partial(self._physical, reference=past[:, -1:])
+                for step in settings.steps(wrap(self.model.denoiser(past)), draw):
+                    yield SolverStep(lead, members[some], step, step.index == last, physical)
+                states.append(self.model.to_state(step.state.float(), past[:, -1:]))
             if lead < steps:
-                x = torch.cat([x[:, 1:], self._next_input(state, reader, date + lead * self.step)], dim=1)
+                following = self._next_input(torch.cat(states, dim=2), reader, date + lead * self.step)
+                x = torch.cat([x[:, 1:], following], dim=1)
+
+    @torch.inference_mode()
+    def _physical(self, target: Tensor, reference: Tensor) -> np.ndarray:
+        """What the sampler works on, as a state (ensemble, cell, output variable) in physical units."""
+        state = self.model.to_state(target.float(), reference)
+        return self.output_normalizer.denormalise(state)[0, 0].cpu().numpy()
 
     def _next_input(self, state: Tensor, reader: StateReader, date: np.datetime64) -> Tensor:
         """A forecast state with the forcings of its valid time, (1, 1, ensemble, cell, input variable)."""
@@ -256,6 +328,17 @@ class Forecaster:
         forcings = self.forcing_normalizer.normalise(forcings).to(state)
         prognostic = state[..., : len(self.variables.prognostic)]
         return torch.cat([prognostic, forcings.expand(-1, -1, state.shape[2], -1, -1)], dim=-1)
+
+
+def _states(solver_steps: Iterator[SolverStep], count: int) -> Iterator[np.ndarray]:
+    """The state of all `count` members at the end of each lead's solver steps."""
+    chunks: list[np.ndarray] = []
+    for solver_step in solver_steps:
+        if solver_step.last:
+            chunks.append(solver_step.state())
+        if sum(map(len, chunks)) == count:
+            yield np.concatenate(chunks)
+            chunks = []
 
 
 def load_forecaster(checkpoint: str | Path, device: str = "auto") -> Forecaster:

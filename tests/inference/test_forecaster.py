@@ -210,3 +210,39 @@ def test_a_checkpoint_samples_with_the_noise_it_was_trained_on(isotropic, toy_st
     residual = change[0, 0, 0] - basis @ torch.linalg.lstsq(basis, change[0, 0, 0]).solution
     assert (change[0, 0, 0].std(0) > torch.tensor([1.0, 100.0])).all()
     assert (residual.std(0) < torch.tensor([1e-3, 0.1])).all()
+
+
+def test_solver_steps_show_a_forecast_as_it_is_sampled(forecaster, toy_store):
+    """Every lead, chunk and solver step once; the last state of each chunk is that of the forecast."""
+    options = {"noise_scheduler_params": {"num_steps": 3}, "members_per_call": 2}
+    seen = list(forecaster.solver_steps(START, 2, range(3), data=toy_store, **options))
+    assert [(s.lead, list(s.members), s.step.index) for s in seen] == [
+        (lead, members, index) for lead in (1, 2) for members in ([0, 1], [2]) for index in range(3)
+    ]
+    assert [s.last for s in seen] == [False, False, True] * 4
+    made = fields(forecaster.forecast(START, 2, 3, data=toy_store, **options))
+    np.testing.assert_array_equal(np.concatenate([seen[2].state(), seen[5].state()]), made[0])
+    np.testing.assert_array_equal(np.concatenate([seen[8].state(), seen[11].state()]), made[1])
+    # The step to σ = 0 ends where its denoiser's answer is (y + (0 − σ)(y − D)/σ = D).
+    np.testing.assert_allclose(seen[2].denoised(), seen[2].state(), rtol=1e-6)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_solver_steps_end_between_two_network_calls(forecaster, toy_store):
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def wrap(denoiser):
+        def watched(y, sigma):
+            calls.append(sigma.item())
+            if len(calls) == 2:
+                raise Stop
+            return denoiser(y, sigma)
+
+        return watched
+
+    with pytest.raises(Stop):
+        next(forecaster.solver_steps(START, 1, [0], data=toy_store, wrap=wrap))
+    assert calls == forecaster.settings.sigmas()[:2].tolist()  # Heun's second call is at the next level
