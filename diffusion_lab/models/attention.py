@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffusion_lab.models.feed_forward import runs_plain
+
 
 class Neighbours(nn.Module):
     """Who listens to whom, in bucket order: edges grouped by the in-degree of their target.
@@ -66,8 +68,7 @@ def neighbour_attention(query: Tensor, key: Tensor, value: Tensor, edge: Tensor,
         (sample, target node, head, channel).
     """
     query = query.index_select(1, nb.targets) / math.sqrt(query.shape[-1])
-    plain = query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64)
-    if plain or torch.compiler.is_compiling():
+    if runs_plain(query):
         out = dense_attention(query, key, value, edge, nb)
     else:
         out = SparseAttention.apply(query, key, value, edge, nb.pattern(*key.shape[1:3]))

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
+from diffusion_lab.models.feed_forward import feed_forward
 from diffusion_lab.models.normalization import ConditionalLayerNorm
 
 
@@ -18,7 +19,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        return x + self.contract(functional.gelu(self.expand(self.norm(x, cond)), approximate="tanh"))
+        return x + feed_forward(self.norm(x, cond), self.expand, self.contract)
 
 
 class QKNorm(nn.Module):
