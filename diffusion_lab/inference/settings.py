@@ -103,7 +103,8 @@ class SamplingSettings:
         }
 
 
-def _options(function: Callable) -> list[str]:
+def options_of(function: Callable) -> list[str]:
+    """The options of a schedule or a sampler that settings may give."""
     names = inspect.signature(function).parameters
     given = _GIVEN_BY_US if "denoiser" in names else ()  # a schedule may well be given its `sigmas`
     return [name for name in names if name not in given]
@@ -111,14 +112,14 @@ def _options(function: Callable) -> list[str]:
 
 def _required(function: Callable) -> list[str]:
     parameters = inspect.signature(function).parameters
-    return [name for name in _options(function) if parameters[name].default is inspect.Parameter.empty]
+    return [name for name in options_of(function) if parameters[name].default is inspect.Parameter.empty]
 
 
 def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]) -> None:
     name = given.get(name_key)
     if name not in table:
         raise ValueError(f"{what}.{name_key} is {name!r}; it must be one of {', '.join(table)}")
-    allowed = _options(table[name])
+    allowed = options_of(table[name])
     lacking = [key for key in _required(table[name]) if key not in given]
     if lacking:
         raise ValueError(f"{what} {name!r} needs {', '.join(lacking)}")
@@ -135,5 +136,5 @@ def _merge(
     name = given.get(name_key, defaults[name_key])
     if name not in table:
         raise ValueError(f"{name_key} is {name!r}; it must be one of {', '.join(table)}")
-    allowed = {name_key, *_options(table[name])}
+    allowed = {name_key, *options_of(table[name])}
     return {key: value for key, value in defaults.items() if key in allowed} | dict(given)

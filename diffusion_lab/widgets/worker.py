@@ -28,7 +28,7 @@ class LatestOnly(Generic[Request, Item]):
 
     Args:
         make: `make(request, check)` yields items; it calls `check()` wherever it can stop, which raises
-            `Cancelled` if the run has become stale. Between items the worker checks by itself.
+            `Cancelled` if the run has become stale. After the first item, the worker checks by itself, too.
         show: draws an item. Items that come faster than `min_interval` are left out, never the last one.
         failed: gets the exception if `make` or `show` raised one; the next request runs as usual.
         stopped: called after a run that `cancel` ended, if no newer request waits.
@@ -104,8 +104,10 @@ class LatestOnly(Generic[Request, Item]):
 
         shown, waiting = -self._min_interval, []
         items = self._make(request, check)
-        for item in items:
-            check()
+        for number_of_item, item in enumerate(items):
+            # The first item is always shown: under a moving hand the picture follows.
+            if number_of_item:
+                check()
             waiting = [item]
             if time.monotonic() - shown >= self._min_interval:
                 self._show(waiting.pop())

@@ -1,0 +1,139 @@
+"""The scoreboard and the progress line, as HTML that follows the page's theme."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion_lab.plots.style import pretty_units
+from diffusion_lab.widgets.tuner.charts import colour
+from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.session import Frame
+from diffusion_lab.widgets.tuner.setting import Setting
+
+STYLE = """<style>
+.dl-tuner .dl-group { font-weight: 600; line-height: 20px;
+                      border-bottom: 1px solid var(--jp-border-color2, #ccc); }
+.dl-tuner .dl-note { margin-left: 92px; font-size: 11px; line-height: 14px;
+                     color: var(--jp-ui-font-color2, #666); }
+.dl-board { border-collapse: collapse; font: 12px var(--jp-ui-font-family, sans-serif); width: 100%;
+            color: var(--jp-ui-font-color1, inherit); font-variant-numeric: tabular-nums; }
+.dl-board th, .dl-board td { padding: 2px 8px 2px 0; text-align: right; white-space: nowrap;
+                             line-height: 17px; }
+.dl-board th:first-child, .dl-board td:first-child, .dl-board .dl-what { text-align: left; }
+.dl-board .dl-what { white-space: normal; color: var(--jp-ui-font-color2, inherit); }
+.dl-board thead th { border-bottom: 1px solid var(--jp-border-color1, #999); font-weight: 600; }
+.dl-good { color: var(--jp-success-color1, #2e7d32); } .dl-bad { color: var(--jp-error-color1, #c62828); }
+.dl-status { font: 12px var(--jp-ui-font-family, sans-serif); font-variant-numeric: tabular-nums; }
+.dl-error { color: var(--jp-error-color1, #c62828); font-weight: 600; }
+</style>"""
+
+_COLUMNS = {"fair_crps": "fair CRPS", "rmse": "RMSE of mean", "spread_skill": "spread / skill"}
+
+
+def scoreboard(
+    results: Mapping[str, Result],
+    reference: str | None,
+    variable: str,
+    lead: int,
+    defaults: Mapping[str, Any],
+) -> str:
+    """A row for each result, with its change against the reference.
+
+    Args:
+        results: the present one first, then those pinned, by name.
+        reference: name of the one to compare with.
+        variable: which is scored.
+        lead: number of the forecast step that is scored.
+        defaults: of the checkpoint; what is set otherwise is told.
+    """
+    first = next(iter(results.values()))
+    units = pretty_units(first.units(variable))
+    heads = [f"{_COLUMNS['fair_crps']} [{units}]", f"{_COLUMNS['rmse']} [{units}]", _COLUMNS["spread_skill"]]
+    titles = [
+        "setting",
+        "members",
+        *heads,
+        "calls",
+        "seconds",
+        "set otherwise than the checkpoint's defaults",
+    ]
+    head = "".join(f"<th{' class=dl-what' if i == 7 else ''}>{title}</th>" for i, title in enumerate(titles))
+    base = results.get(reference) if reference else None
+    rows = [
+        _row(number, name, result, base if base is not result else None, variable, lead, defaults)
+        for number, (name, result) in enumerate(results.items())
+    ]
+    return f"<table class='dl-board'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(
+    number: int,
+    name: str,
+    result: Result,
+    base: Result | None,
+    variable: str,
+    lead: int,
+    defaults: Mapping[str, Any],
+) -> str:
+    lead = min(lead, result.setting.steps)
+    scores = result.scores(variable, lead)
+    before = base.scores(variable, min(lead, base.setting.steps)) if base else {}
+    cells = [_score(key, scores[key], before.get(key)) for key in _COLUMNS]
+    label = f"<span style='color:{colour(number)}'>●</span> {html.escape(name)}"
+    ready = len(result.members)
+    members = str(ready) if result.finished else f"{ready} of {result.setting.members}"
+    cost = [f"{result.calls}", f"{result.seconds:.1f}"]
+    cells = [label, members, *cells, *cost]
+    what = html.escape(describe(result.setting, defaults))
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f"<td class='dl-what'>{what}</td></tr>"
+
+
+def _score(key: str, value: float, before: float | None) -> str:
+    if not math.isfinite(value):
+        return "–"
+    shown = f"{value:.4g}"
+    if before is None or not math.isfinite(before) or before == 0:
+        return shown
+    # Lower is better, but a spread-skill ratio should be 1.
+    better = abs(value - 1) < abs(before - 1) if key == "spread_skill" else value < before
+    change = f"{value - before:+.2f}" if key == "spread_skill" else f"{100 * (value / before - 1):+.1f} %"
+    sign = "" if value == before else "dl-good" if better else "dl-bad"
+    return f"{shown} <span class='{sign}'>{change.replace('-', '−')}</span>"
+
+
+def describe(setting: Setting, defaults: Mapping[str, Any]) -> str:
+    """What a setting's sampler is given that the checkpoint's defaults are not."""
+    kwargs = setting.predict_kwargs
+    given = {**kwargs["noise_scheduler_params"], **kwargs["sampler_params"]}
+    other = {name: value for name, value in given.items() if value != defaults.get(name)}
+    words = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in other.items()
+    )
+    return ", ".join(words) or "nothing"
+
+
+def progress(frame: Frame, leads: int) -> str:
+    """Where a run is and how long it will still take."""
+    left = frame.seconds * (1 / max(frame.share, 1e-3) - 1)
+    lead = f"lead {frame.lead} of {leads} · " if leads > 1 else ""
+    return (
+        f"<span class='dl-status'>{lead}step {frame.step} of {frame.num_steps} · σ = {frame.sigma:.3g} · "
+        f"{frame.calls} calls · {left:.1f} s left</span>"
+    )
+
+
+def note(text: str) -> str:
+    """A line of the status."""
+    return f"<span class='dl-status'>{html.escape(text)}</span>"
+
+
+def fault(error: Exception) -> str:
+    """An error in one line, with what may help."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        text = f"out of memory: choose fewer members, or members_per_call=1 ({text.splitlines()[0][:120]})"
+    return f"<span class='dl-status dl-error' role='alert'>{html.escape(text or type(error).__name__)}</span>"

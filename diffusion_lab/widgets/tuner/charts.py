@@ -1,0 +1,123 @@
+"""The tuner's charts: schedule and churn, rank histogram, spectrum; pinned settings beside the present."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from diffusion_lab.plots.style import LINES, SKY, VERMILION, tidy
+from diffusion_lab.samplers.churn import GAMMA_MAX
+from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.setting import Setting
+
+_SMALL = 7.5
+_DARK, _LIGHT = "#d8d8d8", "#222222"
+
+
+def colour(number: int) -> str:
+    """The colour of the present setting, 0, or of a pinned one, from 1."""
+    return LINES[number % len(LINES)]
+
+
+def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> None:
+    """σ at each solver step; a ring marks the steps of the first setting that churn."""
+    for number, (name, (setting, sigmas)) in reversed(list(enumerate(schedules.items()))):
+        levels = np.asarray(sigmas)[:-1]
+        first = number == 0
+        ax.plot(
+            levels, ".-", color=colour(number), lw=1.4 if first else 0.9, ms=4, label=name, zorder=3 - number
+        )
+        if first:
+            _mark_churn(ax, setting, levels)
+    ax.set_yscale("log")
+    _dress(ax, "solver step", "noise level σ [–]")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    if len(schedules) > 1:
+        _legend(ax)
+
+
+def _mark_churn(ax: Axes, setting: Setting, levels: np.ndarray) -> None:
+    churn = setting.predict_kwargs["sampler_params"].get("S_churn", 0.0)
+    gamma = min(churn / len(levels), GAMMA_MAX)
+    acts = (levels >= setting.S_min) & (levels <= setting.S_max)
+    if gamma == 0 or not acts.any():
+        ax.set_title("noise schedule, no churn", fontsize=_SMALL + 0.5)
+        return
+    steps = np.flatnonzero(acts)
+    ax.vlines(steps, levels[acts], levels[acts] * (1 + gamma), color=VERMILION, lw=1.2)
+    ax.plot(steps, levels[acts] * (1 + gamma), "o", color=VERMILION, ms=3.2, mfc="none")
+    ax.set_title(f"churn in {len(steps)} of {len(levels)} steps, γ = {gamma:.3g}", fontsize=_SMALL + 0.5)
+
+
+def ranks(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) -> None:
+    """How often the truth takes each rank, over a flat histogram's; pinned ones as lines."""
+    ax.set_title("rank histogram", fontsize=_SMALL + 0.5)
+    for number, (name, result) in enumerate(results.items()):
+        if lead > result.setting.steps or len(result.members) < 2:
+            continue
+        frequency = result.ranks(variable, lead)
+        share = (np.arange(len(frequency)) + 0.5) / len(frequency)  # ensembles of any size over one another
+        if number == 0:
+            ax.bar(share, frequency * len(frequency), 0.94 / len(frequency), color=SKY, label=name)
+        else:
+            ax.plot(share, frequency * len(frequency), ".-", color=colour(number), lw=1, ms=4, label=name)
+    ax.axhline(1, color="0.5", ls="--", lw=0.8)
+    ax.set_xlim(0, 1)
+    _dress(ax, "rank of the truth / members", "frequency / flat")
+    if len(results) > 1:
+        _legend(ax)
+
+
+def spectrum(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) -> None:
+    """Mean power of the members over that of the truth, by wavenumber: 1 where there is as much weather."""
+    ax.set_title("power of the members / truth", fontsize=_SMALL + 0.5)
+    for number, (name, result) in enumerate(results.items()):
+        if lead > result.setting.steps:
+            continue
+        spectra = result.spectra(variable, lead)
+        if spectra is None:
+            ax.text(0.5, 0.5, "a limited area\nhas no spectrum", ha="center", transform=ax.transAxes)
+            break
+        wavenumbers, members, truth = spectra
+        ax.plot(
+            wavenumbers, members / truth, color=colour(number), lw=1.4 if number == 0 else 0.9, label=name
+        )
+    ax.axhline(1, color="0.5", ls="--", lw=0.8)
+    ax.set_yscale("log")
+    ax.set_ylim(0.3, 3)
+    ax.set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
+    ax.minorticks_off()
+    _dress(ax, "total wavenumber", "ratio [–]")
+    if len(results) > 1:
+        _legend(ax)
+
+
+def _dress(ax: Axes, below: str, left: str) -> None:
+    tidy(ax)
+    ax.grid(color="0.5", alpha=0.25, linewidth=0.6)
+    ax.set_xlabel(below, fontsize=_SMALL)
+    ax.set_ylabel(left, fontsize=_SMALL)
+    ax.tick_params(labelsize=_SMALL, length=2, which="both")
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(frameon=False, fontsize=_SMALL - 0.5, handlelength=1.2)
+
+
+def tint(figure: Figure, dark: bool) -> None:
+    """Text and axes for a light or a dark page, on which the figure lies without a ground of its own."""
+    ink = _DARK if dark else _LIGHT
+    figure.patch.set_alpha(0)
+    for ax in figure.axes:
+        ax.patch.set_alpha(0)
+        for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()):
+            text.set_color(ink)
+        ax.tick_params(colors=ink, which="both")
+        for spine in ax.spines.values():
+            spine.set_color(ink)
+        for text in (*ax.texts, *(ax.get_legend().get_texts() if ax.get_legend() else ())):
+            text.set_color(ink)

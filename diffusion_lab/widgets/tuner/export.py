@@ -1,0 +1,66 @@
+"""What leaves the tuner: the setting for an inference file, as Python, and the forecast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.setting import Setting
+
+YAML, PYTHON, NETCDF = "predict_kwargs.yaml", "forecast.py", "forecast.nc"
+
+
+def export(folder: str | Path, setting: Setting, result: Result | None, members_per_call: int) -> list[Path]:
+    """Write `predict_kwargs.yaml`, `forecast.py` and, of a finished result, `forecast.nc`.
+
+    Returns:
+        The files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / YAML, folder / PYTHON]
+    files[0].write_text(as_yaml(setting))
+    files[1].write_text(as_python(setting, members_per_call))
+    if result is not None:
+        files.append(folder / NETCDF)
+        packed = {
+            name: {"zlib": True, "complevel": 4, "dtype": "float32"} for name in result.dataset.data_vars
+        }
+        result.dataset.to_netcdf(files[-1], engine="h5netcdf", encoding=packed)
+    return files
+
+
+def as_yaml(setting: Setting) -> str:
+    """The block of an inference file, as `diffusion-lab forecast FILE.yaml …` and the guide take it."""
+    return yaml.safe_dump({"predict_kwargs": setting.predict_kwargs}, sort_keys=False)
+
+
+def as_python(setting: Setting, members_per_call: int) -> str:
+    """A script that makes the same forecast, bit for bit on the same machine."""
+    kwargs = setting.predict_kwargs
+    return f"""\
+from diffusion_lab.inference import load_forecaster
+
+forecaster = load_forecaster({setting.checkpoint!r}, device={setting.device!r})
+forecast = forecaster.forecast(
+    {setting.date!r},
+    steps={setting.steps},
+    members={setting.members},
+    seed={setting.seed},
+    noise_scheduler_params={_literal(kwargs["noise_scheduler_params"])},
+    sampler_params={_literal(kwargs["sampler_params"])},
+    members_per_call={members_per_call},
+)
+"""
+
+
+def _literal(options: dict) -> str:
+    def spell(value: object) -> str:
+        if isinstance(value, float) and not np.isfinite(value):
+            return f'float("{value}")'
+        return repr(value)
+
+    return "{" + ", ".join(f'"{name}": {spell(value)}' for name, value in options.items()) + "}"

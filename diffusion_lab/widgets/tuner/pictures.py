@@ -1,0 +1,148 @@
+"""The tuner's pictures: maps and the denoising film on canvases, charts as images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ipywidgets import HTML, Dropdown, GridBox, HBox, IntSlider, Play, VBox, jslink
+from matplotlib.figure import Figure
+
+from diffusion_lab.plots.style import DIFFERENCE, SPREAD
+from diffusion_lab.widgets.canvas import FieldCanvas
+from diffusion_lab.widgets.charts import Chart
+from diffusion_lab.widgets.tuner import charts
+from diffusion_lab.widgets.tuner.result import Place, Result
+from diffusion_lab.widgets.tuner.session import Frame
+from diffusion_lab.widgets.tuner.setting import Setting
+
+_WIDTH = 258
+_FIELD = ("truth", "mean", "member", "film")
+
+
+class Pictures(VBox):
+    """Six canvases, three charts, and the choice of variable, lead and member."""
+
+    def __init__(self) -> None:
+        self.canvases = {
+            "truth": FieldCanvas("truth", width=_WIDTH),
+            "mean": FieldCanvas("ensemble mean", width=_WIDTH),
+            "error": FieldCanvas("mean − truth", cmap=DIFFERENCE, width=_WIDTH),
+            "member": FieldCanvas("member 0", width=_WIDTH),
+            "spread": FieldCanvas("spread", cmap=SPREAD, width=_WIDTH),
+            "film": FieldCanvas("D(y; σ)", width=_WIDTH),
+        }
+        size = _WIDTH / 100, 2.3
+        self.charts = {name: Chart(*size) for name in ("schedule", "ranks", "spectrum")}
+        self.variable = Dropdown(description="variable", options=["–"], **_chooser(180))
+        self.lead = IntSlider(description="lead", min=1, max=1, **_chooser(200))
+        self.member = IntSlider(description="member", min=0, max=0, **_chooser(200))
+        self.at = IntSlider(description="solver step", min=1, max=1, layout={"width": "220px"})
+        self.play = Play(min=1, max=1, interval=150, show_repeat=False)
+        jslink((self.play, "value"), (self.at, "value"))
+        film = HBox([HTML("<b>denoising film</b>"), self.play, self.at], layout={"align_items": "center"})
+        grid = {"grid_template_columns": f"repeat(3, {_WIDTH}px)", "grid_gap": "6px 10px"}
+        choice = HBox([self.variable, self.lead, self.member], layout={"flex_flow": "row wrap"})
+        maps = GridBox(list(self.canvases.values()), layout=grid)
+        super().__init__([choice, maps, film, GridBox(list(self.charts.values()), layout=grid)])
+        self.layout.flex = "0 1 auto"
+
+    @property
+    def dark(self) -> bool:
+        """Whether the page has a dark theme."""
+        return self.canvases["truth"].dark
+
+    def place(self, place: Place) -> None:
+        """Put the canvases on the map."""
+        raster = place.raster
+        for canvas in self.canvases.values():
+            canvas.place(raster.rows, raster.columns, place.coastlines, raster.stretch)
+
+    def offer(self, variables: Sequence[str], setting: Setting) -> None:
+        """Let the hand choose among what the forecast has."""
+        if self.variable.options != tuple(variables):
+            self.variable.options = tuple(variables)
+        for slider, most in ((self.lead, setting.steps), (self.member, setting.members - 1)):
+            slider.max = max(most, slider.min)
+            slider.disabled = most == slider.min
+
+    def show(self, result: Result) -> None:
+        """Draw the maps of a result."""
+        variable, lead = self.variable.value, min(self.lead.value, result.setting.steps)
+        fields, truth = result.fields(variable, lead), result.true_field(variable, lead)
+        member = min(self.member.value, len(result.members) - 1)
+        mean, units = fields.mean(0), result.units(variable)
+        spread = fields.std(0, ddof=1) if len(fields) > 1 else np.full_like(mean, np.nan)
+        colours = field_limits(truth if np.isfinite(truth).any() else mean)
+        most, widest = _round_up(np.abs(mean - truth)), _round_up(spread)
+        count = f"{len(fields)} members" if len(fields) > 1 else "1 member"
+        for name, field, limits, title in (
+            ("truth", truth, colours, f"{variable}: truth"),
+            ("mean", mean, colours, f"mean of {count}"),
+            ("error", mean - truth, (-most, most), "mean − truth"),
+            ("member", fields[member], colours, f"member {result.members[member]}"),
+            ("spread", spread, (0.0, widest), f"spread of {count}"),
+        ):
+            self.canvases[name].put(result.place.raster(field), limits, title=title, units=units)
+
+    def show_film(self, result: Result, step: int) -> None:
+        """Draw D(y; σ) of a finished film after a solver step, from 1."""
+        variable, lead = self.variable.value, min(self.lead.value, result.setting.steps)
+        film = result.film[lead - 1, ..., result.variables.index(variable)]
+        step = min(step, len(film))
+        sigma = result.forecaster.settings.override(**result.setting.predict_kwargs).sigmas()[step - 1]
+        self._put_film(result.place, film[step - 1], result.units(variable), float(sigma))
+
+    def show_frame(self, frame: Frame, place: Place, variables: Sequence[str], units: str) -> None:
+        """Draw the denoiser's newest answer."""
+        self.at.max = self.play.max = frame.num_steps
+        self.at.value = frame.step
+        field = frame.denoised[:, list(variables).index(self.variable.value)]
+        self._put_film(place, field, units, frame.sigma)
+
+    def _put_film(self, place: Place, field: np.ndarray, units: str, sigma: float) -> None:
+        limits = self.canvases["truth"].limits
+        if np.isnan(self.canvases["truth"].values).all() and np.isnan(self.canvases["mean"].values).all():
+            limits = field_limits(field)
+        title = f"D(y; σ = {sigma:.3g}), member 0"
+        self.canvases["film"].put(place.raster(field), tuple(limits), title=title, units=units)
+
+    def clear(self) -> None:
+        """Show no forecast."""
+        for canvas in self.canvases.values():
+            canvas.clear()
+
+    def draw_schedule(self, schedules: dict[str, tuple[Setting, np.ndarray]]) -> None:
+        """The noise levels of the setting and of the pinned ones, and where churn acts."""
+        with self.charts["schedule"].redraw() as figure:
+            charts.schedule(figure.subplots(), schedules)
+            self._finish(figure)
+
+    def draw_scores(self, results: dict[str, Result]) -> None:
+        """Rank histogram and spectrum; the first is the present one, the others are pinned."""
+        variable, lead = self.variable.value, self.lead.value
+        for name, draw in (("ranks", charts.ranks), ("spectrum", charts.spectrum)):
+            with self.charts[name].redraw() as figure:
+                draw(figure.subplots(), results, variable, lead)
+                self._finish(figure)
+
+    def _finish(self, figure: Figure) -> None:
+        charts.tint(figure, self.dark)
+
+
+def field_limits(field: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest value; equal for every setting where they are those of the truth."""
+    return float(np.nanmin(field)), float(np.nanmax(field))
+
+
+def _round_up(field: np.ndarray) -> float:
+    """A round number above nearly all values, so that the colours stay as they are while settings change."""
+    if not np.isfinite(field).any():
+        return 1.0
+    most = max(float(np.nanquantile(field, 0.995)), 1e-12)
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(power * next(round_ for round_ in (1, 1.5, 2, 3, 5, 7, 10) if round_ * power >= most))
+
+
+def _chooser(width: int) -> dict:
+    return {"layout": {"width": f"{width}px"}, "style": {"description_width": "58px"}}

@@ -1,0 +1,319 @@
+"""The tuner without its looks: forecasts by setting, made step by step, watched, ended early and kept."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_lab.data.store import Store
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.inference import Forecaster, load_forecaster
+from diffusion_lab.inference.forecaster import SolverStep
+from diffusion_lab.widgets.tuner.result import Place, Result, truth_of
+from diffusion_lab.widgets.tuner.setting import Setting
+from diffusion_lab.widgets.worker import Cancelled
+
+# Two members are what an ensemble needs at least, so the first two are the preview.
+MEMBERS_PER_CALL = {"cpu": 2, "cuda": 64}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A moment of a run.
+
+    Attributes:
+        lead: number of the forecast step that the first members are at.
+        step: solver steps they have done in it.
+        num_steps: of how many.
+        sigma: noise level of `denoised`.
+        denoised: (cell, output variable) D(y; σ) of the first member, physical units; None at the end.
+        calls: network calls done, of all chunks of members.
+        share: part of the run that is done, 0 … 1.
+        seconds: since it began.
+        result: what is ready: None at first, then of some members, at the end of all.
+    """
+
+    lead: int
+    step: int
+    num_steps: int
+    sigma: float
+    denoised: np.ndarray | None
+    calls: int
+    share: float
+    seconds: float
+    result: Result | None
+
+
+class Session:
+    """Forecasters that were loaded and forecasts that were made, by setting.
+
+    Args:
+        data: the store forecasts start from; None for each checkpoint's own.
+        members_per_call: members in one network call; None for a choice by the device.
+        lanes: calls at the same time, each on one processor; None for as many as torch has threads. On a
+            small network two calls of one thread take half the time of two of two threads.
+        cache_bytes: finished forecasts that are kept; the oldest go first.
+    """
+
+    def __init__(
+        self,
+        data: Store | str | Path | None = None,
+        members_per_call: int | None = None,
+        lanes: int | None = None,
+        cache_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.data, self._members_per_call = data, members_per_call
+        self.lanes = lanes or torch.get_num_threads()
+        self._cache_bytes = cache_bytes
+        self._results: OrderedDict[tuple, Result] = OrderedDict()
+        self._forecasters: OrderedDict[tuple[str, str], Forecaster] = OrderedDict()
+        self._places: dict[str, Place] = {}
+        self._loading = threading.RLock()
+
+    def forecaster(self, checkpoint: str, device: str) -> Forecaster:
+        """The forecaster of a checkpoint on a device; the last two are kept.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+        """
+        with self._loading:
+            key = (checkpoint, device)
+            if key not in self._forecasters:
+                self._forecasters[key] = load_forecaster(checkpoint, device)
+            self._forecasters.move_to_end(key)
+            while len(self._forecasters) > 2:
+                self._forecasters.popitem(last=False)
+            return self._forecasters[key]
+
+    def members_per_call(self, device: str) -> int:
+        """Members in one network call: the chunks in which results equal those of `forecast` bit for bit."""
+        return self._members_per_call or MEMBERS_PER_CALL.get(torch.device(device).type, 2)
+
+    def result(self, setting: Setting) -> Result | None:
+        """The finished forecast of a setting, if it is kept."""
+        key = self._key(setting)
+        if key in self._results:
+            self._results.move_to_end(key)
+        return self._results.get(key)
+
+    def store(self, forecaster: Forecaster) -> Store:
+        """The store that forecasts start from."""
+        return forecaster.reader(self.data).store
+
+    def place(self, setting: Setting) -> Place:
+        """Where the cells of a setting's forecaster are."""
+        with self._loading:
+            if setting.checkpoint not in self._places:
+                forecaster = self.forecaster(setting.checkpoint, setting.device)
+                self._places[setting.checkpoint] = Place(forecaster, self.store(forecaster))
+            return self._places[setting.checkpoint]
+
+    def run(self, setting: Setting, check: Callable[[], None] = lambda: None) -> Iterator[Frame]:
+        """Make the forecast of a setting, a frame a solver step; the last frame holds all members.
+
+        Args:
+            setting: what to make.
+            check: called between network calls; may raise `Cancelled` to end the run.
+
+        Raises:
+            KeyError, ValueError: as `Forecaster.forecast`.
+        """
+        began = time.monotonic()
+        kept = self.result(setting)
+        if kept is None:
+            forecaster = self.forecaster(setting.checkpoint, setting.device)
+            setting.check(forecaster)
+            yield from self._sample(_Run(self, forecaster, setting, check, began))
+            return
+        yield Frame(
+            setting.steps, setting.num_steps, setting.num_steps, 0.0, None, kept.calls, 1.0, 0.0, kept
+        )
+
+    def _sample(self, run: _Run) -> Iterator[Frame]:
+        """Chunks of members in lanes, each a thread; what they report becomes frames."""
+        lanes = min(self.lanes, len(run.chunks)) if run.forecaster.device.type == "cpu" else 1
+        with ThreadPoolExecutor(lanes, "diffusion_lab lane") as pool:
+            try:
+                for _ in range(lanes):
+                    pool.submit(run.lane, lanes > 1)
+                yield from run.frames()
+            finally:
+                run.over = True  # a consumer that went away ends the lanes, too
+        result = run.result(finished=True)
+        self._keep(run.setting, result)
+        yield run.frame(None, result)
+
+    def _keep(self, setting: Setting, result: Result) -> None:
+        self._results[self._key(setting)] = result
+        while len(self._results) > 1 and sum(r.nbytes for r in self._results.values()) > self._cache_bytes:
+            self._results.popitem(last=False)
+
+    @staticmethod
+    def _key(setting: Setting) -> tuple:
+        """Settings that differ in what their sampler does not take make the same forecast."""
+        kwargs = setting.predict_kwargs.values()
+        made = (
+            setting.checkpoint,
+            setting.device,
+            setting.date,
+            setting.steps,
+            setting.members,
+            setting.seed,
+        )
+        return (*made, *(tuple(options.items()) for options in kwargs))
+
+
+class _Run:
+    """The chunks of one run on their way."""
+
+    def __init__(
+        self,
+        session: Session,
+        forecaster: Forecaster,
+        setting: Setting,
+        check: Callable[[], None],
+        began: float,
+    ) -> None:
+        self.session, self.forecaster, self.setting = session, forecaster, setting
+        self.began, self.over, self.calls, self.steps_done = began, False, 0, 0
+        self._check = check
+        size = session.members_per_call(setting.device)
+        self.chunks = [range(i, min(i + size, setting.members)) for i in range(0, setting.members, size)]
+        self._waiting = iter(self.chunks)
+        self._reports: queue.SimpleQueue = queue.SimpleQueue()
+        self._states: dict[range, list[np.ndarray]] = {chunk: [] for chunk in self.chunks}
+        self._film: list[np.ndarray] = []
+        self._truth: np.ndarray | None = None
+        self._first_calls = 0
+        self._lock = threading.Lock()
+
+    def lane(self, one_thread: bool) -> None:
+        """Work on chunks until none is left; every end is reported."""
+        try:
+            with _torch_threads(1 if one_thread else None):
+                while (chunk := self._next()) is not None:
+                    for step in self._solver_steps(chunk):
+                        self._reports.put((chunk, step))
+        except BaseException as error:
+            self._reports.put((None, error))
+
+    def _next(self) -> range | None:
+        with self._lock:
+            return next(self._waiting, None)
+
+    def _solver_steps(self, chunk: range) -> Iterator[SolverStep]:
+        setting = self.setting
+        return self.forecaster.solver_steps(
+            setting.date,
+            setting.steps,
+            chunk,
+            setting.seed,
+            self.session.data,
+            **setting.predict_kwargs,
+            members_per_call=len(chunk),
+            wrap=lambda denoiser: self._watched(denoiser, chunk),
+        )
+
+    def _watched(self, denoiser: Denoiser, chunk: range) -> Denoiser:
+        """Ends between two calls. The first is always made: a picture for each place of a moving slider."""
+
+        def call(y: Tensor, sigma: Tensor) -> Tensor:
+            with self._lock:
+                self.calls += 1
+                first = self.calls <= 1
+            if not first:
+                if self.over:
+                    raise Cancelled
+                self._check()
+            return denoiser(y, sigma)
+
+        return call
+
+    def frames(self) -> Iterator[Frame]:
+        """A frame for each solver step of the first chunk, and for each chunk that is ready."""
+        total = len(self.chunks) * self.setting.steps * self.setting.num_steps
+        levels = self.forecaster.settings.override(**self.setting.predict_kwargs).sigmas().tolist()
+        while self.steps_done < total:
+            chunk, step = self._reports.get()
+            if chunk is None:
+                raise step
+            self.steps_done += 1
+            if step.last:
+                self._states[chunk].append(step.state())
+            ready = step.last and step.lead == self.setting.steps
+            if chunk.start == 0:
+                self._first_calls = step.step.nfe
+                self._film.append(step.denoised()[0])
+                yield self.frame((step, levels[step.step.index]), self.result() if ready else None)
+            elif ready:
+                yield self.frame(None, self.result())
+
+    def frame(self, at: tuple[SolverStep, float] | None, result: Result | None) -> Frame:
+        """What there is to see."""
+        setting = self.setting
+        total = len(self.chunks) * setting.steps * setting.num_steps
+        lead, step = (setting.steps, setting.num_steps) if at is None else (at[0].lead, at[0].step.index + 1)
+        return Frame(
+            lead,
+            step,
+            setting.num_steps,
+            0.0 if at is None else at[1],
+            None if at is None else self._film[-1],
+            self.calls,
+            self.steps_done / total,
+            time.monotonic() - self.began,
+            result,
+        )
+
+    def result(self, finished: bool = False) -> Result | None:
+        """The members that are ready, from the first without a gap."""
+        ready: list[range] = []
+        for chunk in self.chunks:
+            if len(self._states[chunk]) < self.setting.steps:
+                break
+            ready.append(chunk)
+        if not ready:
+            return None
+        members = range(ready[-1].stop)
+        states = np.stack(
+            [np.concatenate([self._states[c][lead] for c in ready]) for lead in range(self.setting.steps)]
+        )
+        film = np.stack(self._film).reshape(self.setting.steps, self.setting.num_steps, *states.shape[2:])
+        seconds = time.monotonic() - self.began
+        if self._truth is None:
+            self._truth = truth_of(self.forecaster, self.session.store(self.forecaster), self.setting)
+        return Result(
+            setting=self.setting,
+            forecaster=self.forecaster,
+            members=members,
+            states=states,
+            film=film,
+            truth=self._truth,
+            place=self.session.place(self.setting),
+            calls=self._first_calls,
+            seconds=seconds,
+            finished=finished,
+        )
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Give torch's work on this thread so many processors; None leaves them."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

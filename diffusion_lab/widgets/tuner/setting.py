@@ -1,0 +1,142 @@
+"""What the tuner's controls say: which forecast is made, and how it is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import yaml
+
+from diffusion_lab.assets import checkpoints
+from diffusion_lab.config import nearest
+from diffusion_lab.inference import Forecaster
+from diffusion_lab.inference.settings import GUIDE_SAMPLER, GUIDE_SCHEDULER, options_of
+from diffusion_lab.samplers import SAMPLERS
+from diffusion_lab.schedules import SCHEDULES
+
+SCHEDULE_KEYS = ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho")
+SAMPLER_KEYS = ("sampler", "S_churn", "S_min", "S_max", "S_noise")
+
+# Price et al. 2023 (arXiv:2312.15796), Table 2 of the supplement.
+GENCAST = {
+    "schedule_type": "karras",
+    "num_steps": 20,
+    "sigma_max": 80.0,
+    "sigma_min": 0.03,
+    "rho": 7.0,
+    "sampler": "dpmpp_2s",
+    "S_churn": 2.5,
+    "S_min": 0.75,
+    "S_max": float("inf"),
+    "S_noise": 1.05,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One position of all controls that change the forecast; it may be a key of a dictionary.
+
+    Attributes:
+        checkpoint: a released name or a path.
+        device: such as "cpu" or "cuda".
+        date: start, ISO 8601.
+        steps: forecast steps.
+        members: how many members.
+        seed: of the noise.
+
+    The others are the names of the schedules' and samplers' options.
+    """
+
+    checkpoint: str
+    device: str
+    date: str
+    steps: int = 1
+    members: int = 8
+    seed: int = 0
+    schedule_type: str = "karras"
+    num_steps: int = 20
+    sigma_max: float = 100.0
+    sigma_min: float = 0.02
+    rho: float = 7.0
+    sampler: str = "heun"
+    S_churn: float = 0.0
+    S_min: float = 0.0
+    S_max: float = float("inf")
+    S_noise: float = 1.0
+
+    def changed(self, **values: Any) -> Setting:
+        """The setting with some values replaced.
+
+        Raises:
+            KeyError: naming an unknown control and the nearest known one.
+        """
+        known = [field.name for field in fields(self)]
+        for name in values:
+            if name not in known:
+                raise KeyError(f"there is no control {name!r}{nearest(name, known)}")
+        return replace(self, **values)
+
+    @property
+    def predict_kwargs(self) -> dict[str, dict[str, Any]]:
+        """Keyword arguments of `Forecaster.forecast`: the options that the schedule and the sampler take."""
+        return {
+            "noise_scheduler_params": self._taken(SCHEDULE_KEYS, SCHEDULES.get(self.schedule_type)),
+            "sampler_params": self._taken(SAMPLER_KEYS, SAMPLERS.get(self.sampler)),
+        }
+
+    def _taken(self, keys: tuple[str, ...], function: Any) -> dict[str, Any]:
+        taken = [] if function is None else options_of(function)  # an unknown name is the forecaster's error
+        return {key: getattr(self, key) for key in keys if key == keys[0] or key in taken}
+
+    def difference(self, other: Setting) -> dict[str, Any]:
+        """What is set otherwise than in `other`."""
+        mine, theirs = asdict(self), asdict(other)
+        return {name: value for name, value in mine.items() if value != theirs[name]}
+
+    def check(self, forecaster: Forecaster) -> None:
+        """Refuse what the forecaster would refuse.
+
+        Raises:
+            ValueError: a value out of range, in the words of the schedule or sampler.
+        """
+        for name in ("steps", "members", "num_steps"):
+            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be an integer ≥ 1")
+        forecaster.settings.override(**self.predict_kwargs)
+        if self.S_min > self.S_max or self.S_churn < 0 or self.S_noise < 0:
+            raise ValueError(
+                f"need 0 ≤ S_churn, S_noise and S_min ≤ S_max, got {self.S_min = }, {self.S_max = }"
+            )
+
+
+def defaults_of(forecaster: Forecaster) -> dict[str, Any]:
+    """The checkpoint's sampling defaults, by the names of controls."""
+    given = {**forecaster.settings.noise_scheduler, **forecaster.settings.diffusion_sampler}
+    return {**_plain(GUIDE_SAMPLER), **_plain(GUIDE_SCHEDULER), **_plain(given)}
+
+
+def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, Any]]:
+    """Values of controls by the preset's name; a searched optimum is there if the checkpoint brings one.
+
+    A searched optimum is what `diffusion-lab tune` wrote: `<checkpoint>.predict_kwargs.yaml` beside it.
+    """
+    presets = {
+        "checkpoint's defaults": defaults_of(forecaster),
+        "guide's defaults": _plain({**GUIDE_SCHEDULER, **GUIDE_SAMPLER}),
+        "GenCast's": dict(GENCAST),
+    }
+    path = checkpoints().get(checkpoint)
+    found = path and path.with_suffix(".predict_kwargs.yaml")
+    if found and found.is_file():
+        kwargs = yaml.safe_load(found.read_text())["predict_kwargs"]
+        presets["searched optimum"] = presets["checkpoint's defaults"] | _plain(
+            {**kwargs["noise_scheduler_params"], **kwargs["sampler_params"]}
+        )
+    return presets
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a control."""
+    return {name: value for name, value in options.items() if name in SCHEDULE_KEYS + SAMPLER_KEYS}

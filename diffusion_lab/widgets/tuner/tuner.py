@@ -1,0 +1,410 @@
+"""The widget: controls, pictures and scoreboard around a session that samples on a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from ipywidgets import HTML, Button, Dropdown, FloatProgress, HBox, VBox
+from matplotlib.figure import Figure
+
+from diffusion_lab.config import nearest
+from diffusion_lab.data.module import forecast_starts
+from diffusion_lab.data.store import Store
+from diffusion_lab.inference import Forecaster
+from diffusion_lab.widgets.charts import Pictured
+from diffusion_lab.widgets.tuner import board
+from diffusion_lab.widgets.tuner.controls import Controls
+from diffusion_lab.widgets.tuner.export import export
+from diffusion_lab.widgets.tuner.history import History
+from diffusion_lab.widgets.tuner.picture import still
+from diffusion_lab.widgets.tuner.pictures import Pictures
+from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.session import Frame, Session
+from diffusion_lab.widgets.tuner.setting import Setting, defaults_of, presets_of
+from diffusion_lab.widgets.worker import LatestOnly
+
+_VIEW = ("variable", "lead", "member")
+
+
+class SamplerTuner(Pictured, VBox):
+    """A trained forecaster's sampler under your hands, in a notebook, as an app, or in a script.
+
+    Every setting is sampled with the same noise, so what changes is what you changed. The first members are
+    shown as soon as they are ready, the others refine the picture; a newer setting ends an older one's run
+    between two network calls.
+
+    Args:
+        checkpoint: a released name, or the path of your own.
+        device: "cpu", "cuda", …
+        data: an open store, its path or name, to start forecasts from; None for the checkpoint's own.
+        members_per_call: members in one network call; None for a choice by the device. Results equal those of
+            `Forecaster.forecast` with this number bit for bit.
+        settings: first values of controls, such as `sigma_max=90.0`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        KeyError, ValueError: as `set`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "example-tendency",
+        device: str = "cpu",
+        data: Store | str | Path | None = None,
+        *,
+        members_per_call: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.session = Session(data, members_per_call)
+        forecaster = self.session.forecaster(str(checkpoint), device)
+        first = Setting(str(checkpoint), device, self._a_date(forecaster), **defaults_of(forecaster))
+        self.history = History(first)
+        self.pinned: dict[str, Result] = {}
+        self.error: Exception | None = None
+        self._current: Result | None = None
+        self._asked: Setting | None = None
+        self.sampling = LatestOnly(self.session.run, self._show_frame, self._fail, self._say_stopped)
+        self.drawing = LatestOnly(self._draw_schedule, lambda nothing: None, self._fail)
+        self.controls, self.pictures = Controls(self._moved), Pictures()
+        super().__init__([HTML(board.STYLE), self._bar(), self._body()])
+        self.add_class("dl-tuner")
+        self._connect()
+        self._show_setting()
+        if settings:
+            self.set(**settings)
+
+    # What a script, a test or another cell does with it.
+
+    @property
+    def setting(self) -> Setting:
+        """Where the controls stand."""
+        return self.history.present
+
+    def set(self, **values: Any) -> SamplerTuner:
+        """Move controls, or choose the `variable`, `lead` and `member` that are shown.
+
+        Sampling begins if the tuner is on display; `run` makes the forecast at once.
+
+        Raises:
+            KeyError: there is no such control.
+            ValueError: a value out of range; the setting stays as it was.
+        """
+        view = {name: values.pop(name) for name in _VIEW if name in values}
+        if "date" in values:
+            values["date"] = str(np.datetime64(values["date"], "h"))
+        self._go(self.setting.changed(**values))
+        for name, value in view.items():
+            self._view(name, value)
+        return self
+
+    def run(self, timeout: float | None = None) -> xr.Dataset:
+        """Make the forecast of the present setting, unless it is kept, and wait for it.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds.
+            Exception: what went wrong in sampling.
+        """
+        if not (self.sampling.busy and self._asked == self.setting):
+            self._sample()
+        if not self.wait_idle(timeout):
+            raise TimeoutError(f"the forecast is not ready after {timeout} s")
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until all is sampled and drawn; False if that takes longer than `timeout` seconds."""
+        return self.sampling.wait_idle(timeout) and self.drawing.wait_idle(timeout)
+
+    def stop(self) -> None:
+        """End the sampling at its next network call."""
+        self.sampling.cancel()
+
+    @property
+    def result(self) -> xr.Dataset | None:
+        """The finished forecast of the present setting, as `Forecaster.forecast` gives it; None before."""
+        result = self.session.result(self.setting)
+        return None if result is None else result.dataset
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the present setting for the shown variable and lead; empty before it is sampled."""
+        result = self.session.result(self.setting)
+        return {} if result is None else result.scores(self.pictures.variable.value, self.pictures.lead.value)
+
+    def pin(self) -> str:
+        """Keep the present forecast to compare with; returns its letter.
+
+        Raises:
+            ValueError: there is no finished forecast of this setting yet.
+        """
+        result = self.session.result(self.setting)
+        if result is None:
+            raise ValueError("there is nothing to pin before the forecast is ready")
+        letter = next(chr(65 + i) for i in range(26) if chr(65 + i) not in self.pinned)
+        self.pinned[letter] = result
+        self.reference.options = list(self.pinned)
+        self.reference.value = letter
+        self._draw_all()
+        return letter
+
+    def unpin(self) -> None:
+        """Forget what is pinned."""
+        self.pinned.clear()
+        self.reference.options = []
+        self._draw_all()
+
+    def undo(self) -> None:
+        """Go back to the setting before."""
+        self.history.undo()
+        self._show_setting()
+        self._sample_if_live()
+
+    def redo(self) -> None:
+        """Take the last `undo` back."""
+        self.history.redo()
+        self._show_setting()
+        self._sample_if_live()
+
+    def reset(self) -> None:
+        """Go to the checkpoint's defaults."""
+        self.preset("checkpoint's defaults")
+
+    def preset(self, name: str) -> None:
+        """Go to a preset of the sampling.
+
+        Raises:
+            KeyError: there is no such preset.
+        """
+        presets = presets_of(self.setting.checkpoint, self._forecaster)
+        if name not in presets:
+            raise KeyError(f"there is no preset {name!r}; there are {', '.join(presets)}")
+        self._go(self.setting.changed(**presets[name]))
+
+    def export(self, folder: str | Path = "tuned_sampler") -> list[Path]:
+        """Write `predict_kwargs.yaml`, `forecast.py`, and `forecast.nc` if the forecast is ready."""
+        chunk = self.session.members_per_call(self.setting.device)
+        return export(folder, self.setting, self.session.result(self.setting), chunk)
+
+    def figure(self) -> Figure:
+        """Maps and charts of the present setting as one figure; before its forecast, the schedule."""
+        result = self.session.result(self.setting)
+        results = {} if result is None else {"now": result, **self.pinned}
+        view = (getattr(self.pictures, name).value for name in _VIEW)
+        return still(self._schedules(), results, *view)
+
+    def summary(self) -> str:
+        """The setting, in a line."""
+        setting = self.setting
+        kwargs = setting.predict_kwargs
+        given = {**kwargs["sampler_params"], **kwargs["noise_scheduler_params"]}
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        where = (
+            f"{Path(setting.checkpoint).stem}, {setting.date}, {setting.steps} × {setting.members} members"
+        )
+        return f"SamplerTuner({where}: {options})"
+
+    # What the page looks like.
+
+    def _bar(self) -> HBox:
+        self.progress = FloatProgress(max=1.0, layout={"width": "150px"})
+        self.status = HTML(layout={"flex": "1 1 260px", "min_width": "200px"})
+        self.stop_button = self._button("Stop", "end the sampling", "stop", lambda: self.stop())
+        self.undo_button = self._button("Undo", "the setting before", "undo", self.undo)
+        self.redo_button = self._button("Redo", "take the undo back", "repeat", self.redo)
+        self.preset_menu = Dropdown(
+            options=["presets …", *presets_of(self.setting.checkpoint, self._forecaster)],
+            tooltip="settings to start from",
+            layout={"width": "160px"},
+        )
+        self.reference = Dropdown(
+            description="against", options=[], layout={"width": "110px"}, style={"description_width": "50px"}
+        )
+        buttons = [
+            self.stop_button,
+            self.undo_button,
+            self.redo_button,
+            self._button("Reset", "the checkpoint's defaults", "home", self.reset),
+            self.preset_menu,
+            self._button("Pin", "keep this setting to compare with", "thumb-tack", self.pin),
+            self._button("Unpin", "forget what is pinned", "times", self.unpin),
+            self.reference,
+            self._button("Export", "write YAML, Python and netCDF files", "download", self._export_and_say),
+        ]
+        upper = HBox(buttons, layout={"flex_flow": "row wrap"})
+        lower = HBox([self.progress, self.status], layout={"align_items": "center"})
+        return VBox([upper, lower])
+
+    def _body(self) -> VBox:
+        self.table = HTML()
+        row = HBox([self.controls, self.pictures], layout={"align_items": "flex-start", "grid_gap": "12px"})
+        return VBox([row, self.table])
+
+    def _button(self, text: str, tooltip: str, icon: str, action: Callable[[], Any]) -> Button:
+        button = Button(description=text, tooltip=tooltip, icon=icon, layout={"width": "auto"})
+        button.on_click(lambda _: self._guard(action))
+        return button
+
+    def _connect(self) -> None:
+        for name in _VIEW:
+            getattr(self.pictures, name).observe(lambda change: self._guard(self._draw_all), "value")
+        self.pictures.at.observe(lambda change: self._guard(self._show_film), "value")
+        self.reference.observe(lambda change: self._guard(self._draw_board), "value")
+        self.preset_menu.observe(lambda change: self._guard(self._choose_preset), "value")
+        self.pictures.canvases["truth"].observe(lambda change: self._guard(self._draw_all), "dark")
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        if self._asked is None:
+            self._sample()
+        return super()._repr_mimebundle_(**kwargs)
+
+    # From a moved control to new pictures.
+
+    @property
+    def _forecaster(self) -> Forecaster:
+        return self.session.forecaster(self.setting.checkpoint, self.setting.device)
+
+    def _a_date(self, forecaster: Forecaster) -> str:
+        store = self.session.store(forecaster)
+        dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, None)
+        return str(dates[len(dates) * 3 // 4].astype("datetime64[h]"))
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        """Do what a hand asked for; an exception in a callback would be seen nowhere."""
+        try:
+            action()
+        except Exception as error:
+            self._fail(error)
+
+    def _moved(self, values: dict[str, Any]) -> None:
+        self._guard(lambda: self._go(self.setting.changed(**values), by_hand=True))
+
+    def _go(self, setting: Setting, by_hand: bool = False) -> None:
+        try:
+            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+            setting.check(forecaster)
+            self.session.store(forecaster).index(setting.date)
+        except Exception:
+            if not by_hand:
+                raise
+            # A hand passes through what is out of range: the control stays where it is, and says so.
+            self.history.go(setting, by_hand)
+            self.sampling.cancel()
+            raise
+        self.history.go(setting, by_hand)
+        self._show_setting()
+        self._sample_if_live()
+
+    def _sample_if_live(self) -> None:
+        if self._asked is not None:
+            self._sample()
+
+    def _sample(self) -> None:
+        self.error, self._asked = None, self.setting
+        self.sampling.submit(self.setting)
+
+    def _show_setting(self) -> None:
+        forecaster = self._forecaster
+        self.controls.show(self.setting, forecaster, self.session.store(forecaster))
+        self.pictures.offer(forecaster.variables.output, self.setting)
+        self.pictures.place(self.session.place(self.setting))
+        self.undo_button.disabled = not self.history.can_undo
+        self.redo_button.disabled = not self.history.can_redo
+        self.drawing.submit(self.setting)
+
+    def _schedules(self) -> dict[str, tuple[Setting, np.ndarray]]:
+        settings = {"now": self.setting, **{name: pin.setting for name, pin in self.pinned.items()}}
+        schedules = {}
+        for name, setting in settings.items():
+            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+            levels = forecaster.settings.override(**setting.predict_kwargs).sigmas().numpy()
+            schedules[name] = (setting, levels)
+        return schedules
+
+    def _draw_schedule(self, setting: Setting, check: Callable[[], None]) -> Any:
+        del setting, check
+        self.pictures.draw_schedule(self._schedules())
+        return iter(())
+
+    def _show_frame(self, frame: Frame) -> None:
+        """On the sampling thread: what is new of a run."""
+        setting = self._asked
+        self.progress.value = frame.share
+        if frame.denoised is not None:
+            variables = self._forecaster.variables.output
+            units = {v.name: v.units for v in self._forecaster.release.variables}
+            place = self.session.place(setting)
+            self.status.value = board.progress(frame, setting.steps)
+            shown = units[self.pictures.variable.value]
+            self._playing = True
+            self.pictures.show_frame(frame, place, variables, shown)
+            self._playing = False
+        if frame.result is not None:
+            self._current = frame.result
+            self._draw_result()
+        if frame.result is not None and frame.result.finished:
+            again = "" if frame.seconds else " (kept)"
+            calls = (
+                f"{frame.calls} network calls"
+                if frame.seconds
+                else f"{frame.result.calls} calls a trajectory"
+            )
+            self.status.value = board.note(f"ready{again}: {calls}, {frame.result.seconds:.1f} s")
+
+    _playing = False
+
+    def _draw_result(self) -> None:
+        if self._current is not None:
+            self.pictures.show(self._current)
+            self.pictures.draw_scores(self._results())
+            self._draw_board()
+
+    def _draw_all(self) -> None:
+        self.drawing.submit(self.setting)
+        self._draw_result()
+        self._show_film()
+
+    def _results(self) -> dict[str, Result]:
+        return {"now": self._current, **self.pinned}
+
+    def _draw_board(self) -> None:
+        if self._current is not None:
+            view = self.pictures.variable.value, self.pictures.lead.value
+            defaults = defaults_of(self._forecaster)
+            self.table.value = board.scoreboard(self._results(), self.reference.value, *view, defaults)
+
+    def _show_film(self) -> None:
+        if self._current is not None and not self._playing and not self.sampling.busy:
+            self.pictures.show_film(self._current, self.pictures.at.value)
+
+    def _choose_preset(self) -> None:
+        if self.preset_menu.index:
+            name, self.preset_menu.index = self.preset_menu.value, 0
+            self.preset(name)
+
+    def _view(self, name: str, value: Any) -> None:
+        control = getattr(self.pictures, name)
+        allowed = control.options if name == "variable" else range(control.min, control.max + 1)
+        if value not in allowed:
+            hint = nearest(str(value), control.options) if name == "variable" else f" of {list(allowed)}"
+            raise ValueError(f"there is no {name} {value!r}{hint}")
+        control.value = value
+
+    def _export_and_say(self) -> None:
+        files = self.export()
+        names = ", ".join(path.name for path in files)
+        self.status.value = board.note(f"wrote {names} to {files[0].parent.resolve()}")
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self.progress.value = 0.0
+        self.status.value = board.fault(error)
+
+    def _say_stopped(self) -> None:
+        self.progress.value = 0.0
+        if self.error is None:
+            self.status.value = board.note("stopped")
