@@ -10,7 +10,8 @@ import re
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -54,6 +55,14 @@ def lead_time_axis(ax: Axes) -> None:
     """Label the horizontal axis as the lead time in days."""
     ax.set_xlabel("lead time [days]")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def level_axis(axis: Axis) -> None:
+    """Make an axis of noise levels: logarithmic, in plain numbers, without minor ticks (slow to draw)."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_label_text("noise level σ [–]")
 
 
 def tidy(ax: Axes) -> None:

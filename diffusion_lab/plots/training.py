@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from diffusion_lab.plots.style import BLACK, LINES, YELLOW, tidy
+from diffusion_lab.plots.style import BLACK, LINES, YELLOW, level_axis, tidy
 
 
 def training_curves(
@@ -65,10 +65,9 @@ def noise_schedule(
             clip_on=False,
         )
     tidy(ax)
-    ax.set_yscale("log")
+    level_axis(ax.yaxis)
     ax.set_ylim(foot, 2 * largest)
     ax.set_xlabel("solver step")
-    ax.set_ylabel("noise level σ [–]")
     ax.legend(frameon=False, fontsize="small")
 
 

@@ -12,6 +12,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 # Edges of the noise-level bins, from levels that hide nothing to levels that hide everything.
 SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
+LEVEL_BINS = {
+    f"train/loss_sigma_bin_{i}": f"{low:g} – {high:g}" if high < float("inf") else f"> {low:g}"
+    for i, (low, high) in enumerate(pairwise(SIGMA_EDGES))
+}
+"""What each bin reads, by its name in the logs."""
 
 
 class NoiseLevelLoss(Callback):
@@ -31,10 +36,10 @@ class NoiseLevelLoss(Callback):
             return
         losses, sigmas = torch.cat(self._losses).cpu(), torch.cat(self._sigmas).cpu()
         pl_module.log("train/loss_mean", losses.mean())
-        for i, (low, high) in enumerate(pairwise(SIGMA_EDGES)):
+        for name, (low, high) in zip(LEVEL_BINS, pairwise(SIGMA_EDGES), strict=True):
             inside = (sigmas >= low) & (sigmas < high)
             if inside.any():
-                pl_module.log(f"train/loss_sigma_bin_{i}", losses[inside].mean())
+                pl_module.log(name, losses[inside].mean())
         self._losses.clear()
         self._sigmas.clear()
 

@@ -6,14 +6,14 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -23,8 +23,12 @@ from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Throughput
 
 
-def fit(run: Run) -> float:
+def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
     """Train, or go on where the run's folder left off; the task ends with its averaged weights.
+
+    Args:
+        run: built, and not yet started.
+        callbacks: further ones, such as a `TrainingMonitor`'s.
 
     Returns:
         Seconds this took, without those before an interruption.
@@ -40,7 +44,7 @@ def fit(run: Run) -> float:
     if last.exists() and load_averaged(run) == config.training.max_steps:
         return 0.0
     with quiet_lightning():
-        trainer = build_trainer(config, folder)
+        trainer = build_trainer(config, folder, callbacks)
     began = time.monotonic()
     try:
         with quiet_lightning():
@@ -85,14 +89,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         os.replace(partial, path)
 
 
-def build_trainer(config: Config, folder: Path) -> Trainer:
+def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Lightning's trainer, counting in steps: there is one epoch, as long as the training."""
     diagnostics = config.diagnostics
     # Each session, first or resumed, logs to a folder of its own: version_0, version_1, …
     loggers: list[Any] = [CSVLogger(folder, name="csv")]
     if diagnostics.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard"))
-    callbacks = [
+    own = [
         EMAWeightAveraging(decay=config.training.ema_decay, use_buffers=False),
         NoiseLevelLoss(),
         Throughput(),
@@ -106,7 +110,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         ),
     ]
     if diagnostics.progress_bar:
-        callbacks.append(ProgressBar())
+        own.append(ProgressBar())
     steps = config.training.max_steps
     return Trainer(
         accelerator=config.system.accelerator,
@@ -119,7 +123,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         gradient_clip_val=config.training.gradient_clip,
         enable_progress_bar=diagnostics.progress_bar,
         enable_model_summary=False,
-        callbacks=callbacks,
+        callbacks=[*own, *callbacks],
         plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.plots import training_curves
 from diffusion_lab.training.build import Run, build
-from diffusion_lab.training.callbacks import SIGMA_EDGES
+from diffusion_lab.training.callbacks import LEVEL_BINS
 from diffusion_lab.training.fit import fit
 
 
@@ -92,12 +91,7 @@ def evaluation_starts(run: Run) -> np.ndarray:
 def draw_training(folder: Path) -> Path:
     """Draw the loss, in all and per noise-level bin, from the CSV log."""
     log = read_log(folder)
-    edges = [f"{edge:g}" for edge in SIGMA_EDGES]
-    bins = {
-        (f"{low} – {high}" if high != "inf" else f"> {low}"): log[f"train/loss_sigma_bin_{i}"].to_numpy()
-        for i, (low, high) in enumerate(pairwise(edges))
-        if f"train/loss_sigma_bin_{i}" in log
-    }
+    bins = {label: log[name].to_numpy() for name, label in LEVEL_BINS.items() if name in log}
     figure = Figure(figsize=(8, 4), layout="constrained")
     training_curves(figure.subplots(), log["step"].to_numpy(), log["train/loss_mean"].to_numpy(), bins)
     figure.savefig(folder / "loss.png", dpi=110)

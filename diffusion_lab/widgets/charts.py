@@ -11,6 +11,7 @@ from typing import Any
 
 from ipywidgets import Image
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 PIXELS_PER_INCH = 100
 
@@ -31,7 +32,8 @@ class Chart(Image):
     """
 
     def __init__(self, width: float = 6.0, height: float = 3.5) -> None:
-        self.figure = Figure(figsize=(width, height), layout="constrained")
+        self.figure = Figure(figsize=(width, height))
+        self._places: list[Bbox] = []
         self._drawing = threading.RLock()
         super().__init__(format="png")
         self.layout.width = f"{width * PIXELS_PER_INCH:g}px"
@@ -44,7 +46,19 @@ class Chart(Image):
         with self._drawing:
             self.figure.clear()
             yield self.figure
+            self._arrange()
             self.value = png(self.figure)
+
+    def _arrange(self) -> None:
+        """Make room for labels when first drawn; later axes stay, as measuring takes as long as drawing."""
+        axes = self.figure.axes
+        if len(axes) != len(self._places):
+            self.figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
+            self._places = [ax.get_position() for ax in axes]
+        for ax, place in zip(axes, self._places, strict=True):
+            ax.set_position(place)
 
 
 class Pictured:

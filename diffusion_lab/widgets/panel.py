@@ -9,21 +9,21 @@ from typing import Any
 from ipywidgets import HTML, Dropdown, HBox, SelectionSlider, ValueWidget, VBox
 from matplotlib.figure import Figure
 
-from diffusion_lab.config import nearest
 from diffusion_lab.widgets.charts import Chart, Pictured
 
-_CONTROL = {"layout": {"width": "340px"}, "style": {"description_width": "88px"}}
+# Look of a control: all labels and all sliders line up.
+CONTROL = {"layout": {"width": "340px"}, "style": {"description_width": "88px"}}
 
 
-def slider(description: str, values: Iterable[float], value: float) -> SelectionSlider:
+def slider(description: str, values: Iterable[Any], value: Any) -> SelectionSlider:
     """A slider that sends exactly these values, and `value`; a `FloatSlider` may round when it is shown."""
     options = _labelled({*values, value})
-    return SelectionSlider(options=options, value=value, description=description, **_CONTROL)
+    return SelectionSlider(options=options, value=value, description=description, **CONTROL)
 
 
 def menu(description: str, values: Iterable[str], value: str) -> Dropdown:
     """A drop-down menu, aligned with the sliders."""
-    return Dropdown(options=list(values), value=value, description=description, **_CONTROL)
+    return Dropdown(options=list(values), value=value, description=description, **CONTROL)
 
 
 def geometric(low: float, high: float, per_decade: int = 20) -> list[float]:
@@ -36,8 +36,8 @@ def geometric(low: float, high: float, per_decade: int = 20) -> list[float]:
     return [*values, high]
 
 
-def _labelled(values: Iterable[float]) -> list[tuple[str, float]]:
-    return [(f"{value:g}", value) for value in sorted(values)]
+def _labelled(values: Iterable[Any]) -> list[tuple[str, Any]]:
+    return [(value if isinstance(value, str) else f"{value:g}", value) for value in sorted(values)]
 
 
 class Panel(Pictured, VBox):
@@ -67,7 +67,7 @@ class Panel(Pictured, VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values: Any) -> None:
-        """Move controls and redraw; a number between a slider's values is added to them.
+        """Move controls and redraw; a value between a slider's own is added to them.
 
         Raises:
             KeyError: there is no such control.
@@ -75,7 +75,7 @@ class Panel(Pictured, VBox):
         """
         for name in values:
             if name not in self.controls:
-                raise KeyError(f"there is no control {name!r}{nearest(name, self.controls)}")
+                raise KeyError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
         for name, value in values.items():
             control = self.controls[name]
             control.unobserve(self._moved, "value")

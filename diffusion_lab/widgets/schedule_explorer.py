@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusion_lab.plots import noise_schedule
-from diffusion_lab.plots.style import LINES, tidy
+from diffusion_lab.plots.style import LINES, level_axis, tidy
 from diffusion_lab.schedules import SCHEDULES
 from diffusion_lab.widgets.panel import Panel, geometric, slider
 
@@ -67,9 +67,8 @@ def _rows_of_levels(ax: Axes, schedules: dict[str, Tensor]) -> None:
     for row, levels in enumerate(schedules.values()):
         ax.plot(levels[:-1], np.full(len(levels) - 1, -row), "|", color=LINES[row], markersize=16, mew=1.5)
     ax.set_yticks([-row for row in range(len(schedules))], list(schedules))
-    ax.set_xscale("log")
+    level_axis(ax.xaxis)
     tidy(ax)
     ax.grid(visible=False, axis="y")
     ax.margins(y=0.2)
-    ax.set_xlabel("noise level σ [–]")
     ax.set_title("where the steps are spent", fontsize="medium")
