@@ -19,6 +19,7 @@ Diffusion-based probabilistic weather forecasting on graphs.
   diffusion-lab tune checkpoint=example-tendency              search for the best sampler setting
   diffusion-lab data create RECIPE.yaml OUT.zarr              make a store of your own data
   diffusion-lab lab                                           the tutorials in JupyterLab
+  diffusion-lab guide                                         how to come from ECMWF's guide, and Anemoi
 
 Settings are given as key=value. Each command's --help lists its keys."""
 
@@ -34,6 +35,10 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
       dataloader.training.start=2000 dataloader.training.end=2014 \\
       dataloader.validation.start=2015 dataloader.validation.end=2015 \\
       dataloader.test.start=2016 dataloader.test.end=2016
+  diffusion-lab train --config-dir . --config-name mine        your own ./mine.yaml; see diffusion-lab guide
+  diffusion-lab train --multirun training.lr=1e-4,1e-3 hydra/launcher=joblib
+                                                               a run for each value, several at once
+                                                               (needs pip install "diffusion-lab[sweep]")
   diffusion-lab train --cfg job --resolve                      show the config and stop
 
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
@@ -158,7 +163,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify_parser(commands)
     _add_tune_parser(commands)
     _add_lab_parser(commands)
+    _add_guide_parser(commands)
     return parser
+
+
+def _add_guide_parser(commands: argparse._SubParsersAction) -> None:
+    text = "how to come from ECMWF's guide: its commands, its names and ours, what stands where"
+    guide = commands.add_parser("guide", help=text, description=f"Print {text}.")
+    guide.set_defaults(run=_guide)
 
 
 def _add_train_parser(commands: argparse._SubParsersAction) -> None:
@@ -172,6 +184,9 @@ def _add_train_parser(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--config-dir", help="your own config files, searched before the shipped ones")
     train.add_argument("--config-name", default="config", help="the file to start from (default: config)")
     train.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
+    train.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep: a run for each combination of KEY=VALUE,VALUE"
+    )
     train.add_argument("--resolve", action="store_true", help="with --cfg: fill in ${interpolations}")
     train.set_defaults(run=_train)
 
@@ -227,11 +242,24 @@ def _add_tune_parser(commands: argparse._SubParsersAction) -> None:
     tune.set_defaults(run=_tune)
 
 
+def _guide(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from diffusion_lab.guide import show_guide
+
+    show_guide(Console(highlight=False))
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
     from diffusion_lab.config import compose, validate
 
+    if arguments.multirun:
+        from diffusion_lab.training.sweep import sweep
+
+        sweep(arguments.overrides, arguments.config_name, arguments.config_dir)
+        return
     composed = compose(arguments.overrides, arguments.config_name, arguments.config_dir)
     if arguments.cfg:
         print(OmegaConf.to_yaml(composed, resolve=arguments.resolve), end="")

@@ -19,6 +19,7 @@ COMMANDS = [
     ["data", "create"],
     ["data", "inspect"],
     ["lab"],
+    ["guide"],
 ]
 
 

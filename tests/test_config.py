@@ -5,6 +5,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from diffusion_lab.cli import main
 from diffusion_lab.config import ConfigError, compose, config_folder, instantiate, nearest, validate
 from diffusion_lab.objectives import DiffusionObjective
 
@@ -39,6 +40,67 @@ def test_faults_are_named_with_a_remedy_in_one_screen(override, message):
     assert re.search(message, text), text
     assert len(text.splitlines()) < 20
     assert max(map(len, text.splitlines())) < 240
+
+
+EMBEDDER = "model.model.diffusion.noise_embedder"
+NORM = "model.layer_kernels.LayerNorm"
+DEFAULTS = "model.model.diffusion.inference_defaults"
+# Ten wrong configs: what is overridden, then the path, the value and the remedy that the user is told.
+DISAGREEING = [
+    (
+        f"{NORM}.condition_shape=8",
+        f"{NORM}.condition_shape",
+        "8",
+        "write condition_shape: ${model.model.diff",
+    ),
+    (
+        f"{EMBEDDER}.num_channels=8",
+        f"{EMBEDDER}.num_channels",
+        "8",
+        "${model.model.diffusion.noise_channels}",
+    ),
+    ("model.num_heads=3", "model.num_heads", "3", "take one of 1, 2, 4, 8, 16, 32"),
+    (
+        *("training.model_task=anemoi.training.train.tasks.GraphForecaster", "training.model_task"),
+        *(
+            "'anemoi.training.train.tasks.GraphForecaster'",
+            "forecaster.GraphTendForecaster; or choose model=",
+        ),
+    ),
+    ("training.rollout.max=3", "training.rollout.max", "3", "write training.rollout.max: 1"),
+    ("model.bounding=[{min: 0}]", "model.bounding", "[{'min': 0}]", "write model.bounding: []"),
+    (
+        *("training.training_loss.datasets.mine._target_=anemoi.training.losses.MSELoss",),
+        *("training.training_loss.datasets", "['data', 'mine']", "~training.training_loss.datasets.data"),
+    ),
+    (
+        *("model.model._target_=anemoi.models.models.AnemoiModelEncProcDec", "model.model._target_"),
+        *(
+            "'anemoi.models.models.AnemoiModelEncProcDec'",
+            "did you mean 'anemoi.models.models.AnemoiDiffusionM",
+        ),
+    ),
+    (
+        *(f"{DEFAULTS}.diffusion_sampler.S_chrn=2", f"{DEFAULTS}.diffusion_sampler.S_chrn"),
+        *("2", "did you mean 'S_churn'"),
+    ),
+    (
+        *("model.model.diffusion.sigma_min=200", "model.model.diffusion.sigma_min", "200.0"),
+        "must be below model.model.diffusion.sigma_max = 100.0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("override", "path", "value", "remedy"), DISAGREEING, ids=lambda word: word[:40])
+def test_ten_wrong_configs_give_ten_errors_of_one_screen(override, path, value, remedy, capsys):
+    assert main(["train", override]) == 2
+    text = capsys.readouterr().err
+    assert f"\n  {path} = {value}: " in text
+    assert remedy in text.partition(f"{path} = ")[2]
+    assert "Traceback" not in text
+    assert sum(1 + len(line) // 80 for line in text.splitlines()) < 24  # of a terminal of 80 columns
+    with pytest.raises(ConfigError):
+        main(["--traceback", "train", override])
 
 
 def test_all_faults_are_told_at_once():
@@ -112,6 +174,16 @@ def test_two_configs_one_after_the_other(tmp_path):
         compose(["nonsense=1"])
     assert compose().training.lr == 1e-3
     assert first.training.lr == 0.5
+
+
+def test_what_a_group_of_your_own_leaves_out_is_as_shipped(tmp_path):
+    """Also what is deleted: a training without a learning rate there is not."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "short.yaml").write_text("lr: 0.5\nrollout: {start: 1}\n")
+    config = validate(compose(["training=short", "diagnostics.validation.members=3"], "config", tmp_path))
+    assert (config.training.lr, config.training.max_steps, config.training.rollout.max) == (0.5, 1500, 1)
+    assert (config.diagnostics.validation.members, config.diagnostics.validation.starts) == (3, 4)
+    assert validate(compose(["~training.lr"])).training.lr == 1e-3
 
 
 def test_targets_are_called_with_their_keys():

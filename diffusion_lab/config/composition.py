@@ -21,8 +21,8 @@ from diffusion_lab.config.names import nearest
 from diffusion_lab.config.targets import ConfigError, is_target
 
 
-def config_folder(own: str | Path | None = None) -> Path:
-    """Your own folder of configs, if there is; else the shipped one, in the wheel or beside the package.
+def config_folder(own: str | Path | None = None, config_name: str = "") -> Path:
+    """Your own folder if it holds the config, else the shipped one, in the wheel or beside the package.
 
     Raises:
         ConfigError: there is no such folder.
@@ -30,7 +30,8 @@ def config_folder(own: str | Path | None = None) -> Path:
     if own is not None:
         if not Path(own).is_dir():
             raise ConfigError(f"--config-dir {own}: there is no such folder")
-        return Path(own).resolve()
+        if (Path(own) / f"{config_name}.yaml").is_file():
+            return Path(own).resolve()
     inside = Path(str(files("diffusion_lab"))) / "configs"
     return inside if inside.is_dir() else inside.parents[1] / "configs"
 
@@ -50,7 +51,7 @@ def compose(
     Raises:
         ConfigError: with Hydra's reason.
     """
-    folder = config_folder(config_dir)
+    folder = config_folder(config_dir, config_name)
     return complete(_compose(folder, config_name, hydra_overrides(overrides, config_dir)), config_name)
 
 
@@ -58,10 +59,10 @@ def hydra_overrides(overrides: Sequence[str], config_dir: str | Path | None = No
     """Overrides as Hydra is to have them.
 
     "a.b=c" becomes "++a.b=c": Hydra would refuse a key that a group of your own leaves out, and those that
-    are unknown are told by `validate`, with the nearest known one. The shipped groups are found from
-    everywhere.
+    are unknown are told by `validate`, with the nearest known one. Groups are found in either folder.
     """
-    own = [f"hydra.searchpath=[file://{config_folder()}]"] if config_dir else []
+    folders = f"file://{Path(config_dir).resolve()},file://{config_folder()}" if config_dir else ""
+    own = [f"hydra.searchpath=[{folders}]"] if config_dir else []
     value = re.compile(r"(?!hydra\.)(name|\w+(\.[\w-]+)+)=")
     return own + [f"++{word}" if value.match(word) else word for word in overrides]
 

@@ -24,16 +24,16 @@ NAMES: dict[str, str] = {
     "anemoi.training.train.tasks.GraphTendForecaster": (
         "diffusion_lab.training.forecaster.GraphTendForecaster"
     ),
-    "anemoi.training.train.objectives.DiffusionObjective": "diffusion_lab.objectives.DiffusionObjective",
-    "anemoi.training.losses.MSELoss": "diffusion_lab.objectives.MSELoss",
-    # As earlier versions of the guide had them.
+    # These two and WeightedMSELoss are of earlier versions of the guide.
     "anemoi.training.train.tasks.GraphDiffusionForecaster": (
         "diffusion_lab.training.forecaster.GraphForecaster"
     ),
     "anemoi.training.train.tasks.GraphDiffusionTendForecaster": (
         "diffusion_lab.training.forecaster.GraphTendForecaster"
     ),
+    "anemoi.training.losses.MSELoss": "diffusion_lab.objectives.MSELoss",
     "anemoi.training.losses.WeightedMSELoss": "diffusion_lab.objectives.MSELoss",
+    "anemoi.training.train.objectives.DiffusionObjective": "diffusion_lab.objectives.DiffusionObjective",
 }
 """Anemoi's class → ours of the same role: the one table, printed by `diffusion-lab guide`."""
 

@@ -31,6 +31,8 @@ NETWORK_ARGUMENTS = (
     *("trainable_size", "latent_skip", "gradient_checkpointing"),
     *("sigma_data", "noise_channels", "noise_cond_dim", "max_period"),
 )
+# Arguments that an objective takes from `model.model.diffusion` unless it says them itself.
+NOISE_ARGUMENTS = ("sigma_max", "sigma_min", "rho", "sigma_data")
 PROCESSORS = {
     "diffusion_lab.models.processors.GraphTransformerProcessor": "graphtransformer",
     "diffusion_lab.models.processors.TransformerProcessor": "transformer",
@@ -237,7 +239,7 @@ class Training(Group):
     model_task: str | None
     multistep_input: PositiveInt
     rollout: Rollout
-    objective: target_given()
+    objective: target_given(offered=NOISE_ARGUMENTS)
     training_loss: TrainingLoss
     variable_weights: dict[str, NonNegativeFloat]
     max_steps: PositiveInt

@@ -46,13 +46,16 @@ def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     return found, bool(makers)
 
 
-def check_target(node: Any, given: Sequence[str] = (), all_taken: bool = True) -> dict[str, Any]:
+def check_target(
+    node: Any, given: Sequence[str] = (), offered: Sequence[str] = (), all_taken: bool = True
+) -> dict[str, Any]:
     """A node with `_target_`, its keys checked against the signature of what it names.
 
     Args:
         node: of the config.
         given: arguments that the program adds when it calls the target.
-        all_taken: whether the target has to take all of those.
+        offered: arguments that it adds where the target takes them and the node does not have them.
+        all_taken: whether the target has to take all that is given.
 
     Returns:
         The node with our name in place of Anemoi's.
@@ -71,7 +74,7 @@ def check_target(node: Any, given: Sequence[str] = (), all_taken: bool = True) -
         if key != "_target_" and key not in known and not takes_any:
             raise fault(key, value, f"{name} takes no {key!r}{nearest(key, set(known) - set(given))}")
     needed = {key for key, parameter in known.items() if parameter.default is inspect.Parameter.empty}
-    if lacking := sorted(needed - set(node) - set(given)):
+    if lacking := sorted(needed - {*node, *given, *offered}):
         raise fault(lacking[0], "nothing", f"{name} needs {', '.join(lacking)}; add {lacking[0]}: …")
     if all_taken and not takes_any and (surplus := [key for key in given if key not in known]):
         raise fault("_target_", node["_target_"], f"{name} must take {', '.join(surplus)}, which it is given")
@@ -99,9 +102,9 @@ def _find(node: Mapping[str, Any], path: str = "") -> Callable:
     return target
 
 
-def target_given(*given: str) -> Any:
-    """The type of a node with `_target_`, called with its own keys and with those `given` by the program."""
-    return Annotated[dict[str, Any], BeforeValidator(partial(check_target, given=given))]
+def target_given(*given: str, offered: Sequence[str] = ()) -> Any:
+    """The type of a node with `_target_`; arguments as `check_target`."""
+    return Annotated[dict[str, Any], BeforeValidator(partial(check_target, given=given, offered=offered))]
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import nn
 from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import store_path
-from diffusion_lab.config import Config, ConfigError, find, instantiate, parameters
+from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, parameters
 from diffusion_lab.data.module import ForecastDataModule
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
@@ -136,11 +136,7 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
     """The objective; what it does not say of the noise is as in `model.model.diffusion`."""
     node, diffusion = config.training.objective, config.model.model.diffusion
     known, _ = parameters(find(node["_target_"]))
-    given = {
-        key: getattr(diffusion, key)
-        for key in ("sigma_max", "sigma_min", "rho", "sigma_data")
-        if key in known and key not in node
-    }
+    given = {key: getattr(diffusion, key) for key in NOISE_ARGUMENTS if key in known and key not in node}
     if diffusion.noise_max_wavenumber is not None:
         given["field"] = SphericalNoise(store.latitudes, store.longitudes, diffusion.noise_max_wavenumber)
     return instantiate(node, **given)
