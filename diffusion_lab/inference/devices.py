@@ -1,0 +1,160 @@
+"""Forecasts on several devices: a process each, to which whole chunks of members, or start dates, are dealt.
+
+    for state in states_on_devices("example-tendency", ["cuda:0", "cuda:1"], "2025-01-15", 10, range(64)):
+        ...                                     # (ensemble, cell, variable), one lead after the other
+
+Members do not know of each other, so nothing is exchanged but results. Noise is keyed by member, so it is
+bit-equal on any number of devices; forecasts are bit-equal where the chunks of members are (matrix products
+round differently otherwise), which is what dealing out whole chunks is for.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from diffusion_lab.inference.forecaster import MEMBERS_PER_CALL, Forecaster, load_forecaster
+from diffusion_lab.inference.output import forecast_dataset
+
+Job = tuple[np.datetime64, list[int]]
+
+
+def choose_devices(count: int) -> list[str]:
+    """The first `count` GPUs, or as many processes on the CPU where there is no GPU.
+
+    Raises:
+        ValueError: fewer than one, or more than there are GPUs.
+    """
+    if count < 1:
+        raise ValueError(f"devices = {count} must be at least 1")
+    if not torch.cuda.is_available():
+        return ["cpu"] * count
+    if count > torch.cuda.device_count():
+        raise ValueError(f"devices = {count}, but this machine has {torch.cuda.device_count()} GPUs")
+    return [f"cuda:{i}" for i in range(count)]
+
+
+def states_on_devices(
+    checkpoint: str | Path,
+    devices: Sequence[str],
+    date: str | np.datetime64,
+    steps: int,
+    members: Sequence[int],
+    *,
+    members_per_call: int | None = None,
+    **options: Any,
+) -> Iterator[np.ndarray]:
+    """The states of `Forecaster.states`, with the members spread over devices.
+
+    Args:
+        checkpoint: as `load_forecaster`; each process loads it.
+        devices: one process each; a device may be named twice.
+        date: as `Forecaster.states`.
+        steps: likewise.
+        members: likewise.
+        members_per_call: likewise.
+        options: every further argument of `Forecaster.states`, by name.
+
+    Yields:
+        (ensemble, cell, output variable), physical units, one lead after the other.
+    """
+    chunk = members_per_call or MEMBERS_PER_CALL.get(torch.device(devices[0]).type, 8)
+    shares = deal(list(members), chunk, len(devices))
+    options |= {"steps": steps, "members_per_call": chunk}
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(_worker(checkpoint, device, [(np.datetime64(date, "s"), share)], options))
+            for device, share in zip(devices, shares, strict=False)
+        ]
+        for _ in range(steps):
+            yield np.concatenate([_receive(worker) for worker in workers])
+
+
+def forecasts_on_devices(
+    checkpoint: str | Path,
+    devices: Sequence[str],
+    starts: Sequence[np.datetime64],
+    steps: int,
+    members: Sequence[int],
+    **options: Any,
+) -> Iterator[xr.Dataset]:
+    """Forecasts from several start dates, which are dealt to the devices in turn.
+
+    Arguments as `states_on_devices`; yields what `Forecaster.forecast` returns, in the order of `starts`.
+    """
+    forecaster = load_forecaster(checkpoint, "cpu")
+    options |= {"steps": steps}
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                _worker(
+                    checkpoint,
+                    device,
+                    [(np.datetime64(start, "s"), list(members)) for start in starts[i :: len(devices)]],
+                    options,
+                )
+            )
+            for i, device in enumerate(devices[: len(starts)])
+        ]
+        for i, start in enumerate(starts):
+            states = np.stack([_receive(workers[i % len(workers)]) for _ in range(steps)])
+            yield forecast_dataset(forecaster, np.datetime64(start, "s"), list(members), states)
+
+
+def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
+    """Members in at most `shares` runs of whole chunks, as even as chunks allow; no run is empty."""
+    chunks = [members[first : first + chunk] for first in range(0, len(members), chunk)]
+    runs = np.array_split(np.arange(len(chunks)), min(shares, len(chunks)))
+    return [[member for i in run for member in chunks[i]] for run in runs]
+
+
+@contextmanager
+def _worker(
+    checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]
+) -> Iterator[Connection]:
+    """A process that sends the states of its jobs; it ends with the context, whatever it has left to do."""
+    spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs, options), daemon=True)
+    process.start()
+    sender.close()  # the worker's copy is the only one left: its death ends the pipe
+    try:
+        yield receiver
+    finally:
+        process.terminate()
+        process.join()
+        receiver.close()
+
+
+def _work(
+    sender: Connection, checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]
+) -> None:
+    if device == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        forecaster: Forecaster = load_forecaster(checkpoint, device)
+        for date, members in jobs:
+            for state in forecaster.states(date, members=members, **options):
+                sender.send(state)
+    except Exception as error:
+        sender.send(error)
+
+
+def _receive(connection: Connection) -> np.ndarray:
+    """The next state; what went wrong in the worker goes wrong here."""
+    try:
+        answer = connection.recv()
+    except EOFError:
+        raise RuntimeError("a forecasting process died; it may have run out of memory") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
