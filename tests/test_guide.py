@@ -17,7 +17,7 @@ from diffusion_lab.inference.requests import ForecastRequest
 from diffusion_lab.models import ConditionalLayerNorm, SinusoidalEmbeddings
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.schedules import KarrasUniform, LogNormal
-from diffusion_lab.training.build import build
+from diffusion_lab.training.build import build, own_parts
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
 
 MINIMAL = """\
@@ -306,11 +306,24 @@ def test_your_own_classes_are_built(own_module, toy_config, tmp_path):
         "training.training_loss.datasets.data._target_=own_classes.Loss",
         "model.model.diffusion.sigma_max=80",
     ]
-    task = build(toy_config(tmp_path, *words)).task
+    config = toy_config(tmp_path, *words)
+    assert own_parts(config) == ["model.model"]
+    task = build(config).task
     assert [type(part).__name__ for part in (task, task.objective, task.loss, task.model)] == [
         *("Task", "Objective", "Loss", "Network")
     ]
     assert (task.objective.power, task.objective.levels.sigma_max, task.model.width) == (2.0, 80.0, 3)
+
+
+def test_a_network_of_your_own_is_trained_but_not_released(
+    own_module, toy_overrides, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["model=graphtransformer_diffusion", "model.model._target_=own_classes.Network", "name=own"]
+    assert main(["train", *toy_overrides, *words, "training.max_steps=1"]) == 0
+    assert "model.model: a class of your own" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "own" / "last.ckpt").exists()
+    assert not list(tmp_path.glob("runs/own/*.safetensors"))
 
 
 @pytest.mark.parametrize(

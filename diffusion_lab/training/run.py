@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from diffusion_lab.data.states import Normalizer
 from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.plots import training_curves
-from diffusion_lab.training.build import Run, build
+from diffusion_lab.training.build import Run, build, own_parts
 from diffusion_lab.training.callbacks import LEVEL_BINS
 from diffusion_lab.training.fit import fit
 
@@ -31,7 +32,7 @@ def train(config: Config, command: str) -> None:
         config: what to train.
         command: what the user typed, for the model card.
     """
-    console = Console()
+    console = Console(quiet=rank_zero_only.rank > 0)
     run = build(config)
     parameters = sum(p.numel() for p in run.task.model.parameters())
     console.print(
@@ -40,9 +41,16 @@ def train(config: Config, command: str) -> None:
     )
     if (run.folder / "last.ckpt").exists():
         console.print(f"going on from {run.folder / 'last.ckpt'}")
+    if own := own_parts(config):
+        console.print(
+            f"[yellow]{', '.join(own)}: a class of your own. A released checkpoint runs no code when it is "
+            f"loaded, so none is written; the weights stay in {run.folder / 'last.ckpt'}[/]"
+        )
     if config.diagnostics.evaluation.enabled:
         evaluation_starts(run)  # a test window without data is an error now, not after the training
     seconds = fit(run)
+    if own or run.task.global_rank > 0:  # of several processes one goes on alone
+        return
     path = export_release(
         run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
     )
@@ -65,9 +73,10 @@ def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
     )
     scores = verification.score(forecast, run.store)
     console.print(verification.score_table(scores, f"{checkpoint.stem}: {test.start} to {test.end}"))
-    files = verification.save_report(run.folder / "pictures", forecast, scores, run.store)
-    curve = draw_training(run.folder)
-    console.print(f"{len(files)} pictures and scores: {(run.folder / 'pictures').resolve()}; loss: {curve}")
+    _, report = verification.save_report(
+        run.folder / "verification", forecast, scores, run.store, title=checkpoint.stem
+    )
+    console.print(f"report: {report.resolve()}; loss: {draw_training(run.folder)}")
 
 
 def evaluation_starts(run: Run) -> np.ndarray:
