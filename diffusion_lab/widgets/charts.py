@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ipywidgets import Image
+from ipywidgets import HTML, Image
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -59,6 +59,13 @@ class Chart(Image):
             self._places = [ax.get_position() for ax in axes]
         for ax, place in zip(axes, self._places, strict=True):
             ax.set_position(place)
+
+
+def turning(chart: Chart) -> HTML:
+    """Make a chart in black on white dark where the page is; returns the style, to be put beside it."""
+    chart.add_class("dl-turning")
+    rule = "[data-jp-theme-light=false] .dl-turning { filter: invert(0.93) hue-rotate(180deg); }"
+    return HTML(f"<style>{rule}</style>", layout={"display": "none"})
 
 
 class Pictured:

@@ -9,7 +9,7 @@ from typing import Any
 from ipywidgets import HTML, Dropdown, HBox, SelectionSlider, ValueWidget, VBox
 from matplotlib.figure import Figure
 
-from diffusion_lab.widgets.charts import Chart, Pictured
+from diffusion_lab.widgets.charts import Chart, Pictured, turning
 
 # Look of a control: all labels and all sliders line up.
 CONTROL = {"layout": {"width": "340px"}, "style": {"description_width": "88px"}}
@@ -56,7 +56,7 @@ class Panel(Pictured, VBox):
         self.message = HTML()
         column = VBox([*self.controls.values(), self.message])
         row = HBox([column, self.chart], layout={"align_items": "flex-start", "flex_flow": "row wrap"})
-        super().__init__([row])
+        super().__init__([turning(self.chart), row])
         self._redraw()
         for control in self.controls.values():
             control.observe(self._moved, "value")

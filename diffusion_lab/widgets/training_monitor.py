@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from diffusion_lab.plots import training_curves
 from diffusion_lab.training.callbacks import LEVEL_BINS, NoiseLevelLoss
-from diffusion_lab.widgets.charts import Chart, Pictured
+from diffusion_lab.widgets.charts import Chart, Pictured, turning
 
 SHARE = 0.05  # of the training time that may go into drawing
 
@@ -38,7 +38,7 @@ class TrainingMonitor(Pictured, VBox):
         self._drawn = 0.0  # until when no picture is due
         self._began = (0.0, 0)
         self.callback = _Follow(self)
-        super().__init__([HBox([self.progress, self.text]), self.chart])
+        super().__init__([turning(self.chart), HBox([self.progress, self.text]), self.chart])
         self._draw()
 
     def figure(self) -> Figure:

@@ -1,6 +1,7 @@
 """What a user does in the page, and what a user sees."""
 
-KERNEL = "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel"
+SESSION = "window.jupyterapp.shell.currentWidget?.context?.sessionContext"
+KERNEL = f"{SESSION}?.session?.kernel"
 CODE_CELLS = "window.jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')"
 
 
@@ -49,12 +50,11 @@ def press(page, label, key, times=1):
     """Press a key, `times` times, on the slider with this label."""
     handle = slider(page, label)
     handle.scroll_into_view_if_needed()
-    handle.focus()
     for _ in range(times):
-        page.keyboard.press(key)
+        handle.press(key)
 
 
-def drag(page, label, pixels, moves=20):
+def drag(page, label, pixels, moves=10):
     """Drag the handle of a slider with the mouse, sideways."""
     handle = slider(page, label)
     handle.scroll_into_view_if_needed()
@@ -96,3 +96,22 @@ def wait_for_change(locator, before):
         }})""",
         before,
     )
+
+
+def key_to_pixels(page, label, key, picture):
+    """Milliseconds from a key press on a slider until an image or canvas shows something else."""
+    picture.evaluate(
+        f"""element => {{
+            const look = {_LOOK}, before = look(element);
+            window.changed = new Promise(resolve => window.addEventListener('keydown', event => {{
+                const check = () => {{
+                    const now = look(element);
+                    if (now !== null && now !== before) resolve(performance.now() - event.timeStamp);
+                    else requestAnimationFrame(check);
+                }};
+                check();
+            }}, {{ once: true, capture: true }}));
+        }}"""
+    )
+    press(page, label, key)
+    return picture.page.evaluate("() => window.changed")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diffusion_lab.plots.style import LINES, SKY, VERMILION, tidy
+from diffusion_lab.plots.style import LINES, SKY, VERMILION, level_axis, tidy
 from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.setting import Setting
@@ -33,7 +33,7 @@ def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> N
         )
         if first:
             _mark_churn(ax, setting, levels)
-    ax.set_yscale("log")
+    level_axis(ax.yaxis)
     _dress(ax, "solver step", "noise level σ [–]")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     if len(schedules) > 1:

@@ -1,0 +1,145 @@
+"""JupyterLab and the app on localhost, seen through a real browser: Chromium without a window.
+
+The servers are started by the command that users type, with settings of their own in a temporary folder, so
+nothing on the machine is read or changed.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",  # in containers there is none to be had
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+# Quiet, and with every cell in the page, whether scrolled to or not.
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+}
+PATIENCE = 300  # seconds: for a slow machine, not for a slow widget
+
+
+@contextlib.contextmanager
+def serving(words, folder, port):
+    """Run `diffusion-lab lab` in a folder; yields once it listens on the port."""
+    private = folder / "private"
+    labconfig = private / "config" / "labconfig"
+    labconfig.mkdir(parents=True)
+    (labconfig / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    places = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    environment = os.environ | {name: str(private / place) for name, place in places.items()}
+    command = [sys.executable, "-m", "diffusion_lab", "lab", "--no-browser", f"--port={port}", *words]
+    with open(private / "log", "w+") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not _listens(port):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"{' '.join(command)} does not answer:\n{log.read()[-4000:]}")
+                time.sleep(0.2)
+            yield
+        finally:
+            server.terminate()  # the server ends its kernels
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def _listens(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10):
+        return True
+    return False
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running_lab(folder):
+    """JupyterLab on `folder / "notebooks"`; yields its address and token."""
+    port, token = free_port(), secrets.token_hex(8)
+    (folder / "notebooks").mkdir()
+    options = [
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        "--LabApp.expose_app_in_browser=True",  # as window.jupyterapp
+        "--ServerApp.terminals_enabled=False",
+    ]
+    with serving(["--notebooks=notebooks", "--", *options], folder, port):
+        yield f"http://127.0.0.1:{port}", token
+
+
+@contextlib.contextmanager
+def running_app(folder):
+    """The tuner as an app, its command given in `folder`; yields its address."""
+    port = free_port()
+    with serving(["--tuner", "--", "--Voila.ip=127.0.0.1"], folder, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def browser():
+    """Chromium without a window."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def new_page(chromium):
+    """A page of 1280 pixels, with the errors of its scripts in `page.errors`."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    context.close()
+
+
+def write_notebook(folder, *sources):
+    """Write a notebook of code cells; returns its name."""
+    name = f"{secrets.token_hex(4)}.ipynb"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [new_code_cell(source.strip()) for source in sources]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
+    return name
