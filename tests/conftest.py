@@ -62,6 +62,22 @@ def toy_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def octahedral():
+    """Latitudes and longitudes, (cell,) degrees, of the octahedral reduced Gaussian grid O`n`.
+
+    2n Gaussian latitudes from north to south; the first has 20 cells, each further one 4 more up to the
+    equator: 4n(n + 9) cells.
+    """
+
+    def cells(n):
+        rows = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(2 * n)[0]))[::-1]
+        counts = [20 + 4 * i for i in (*range(n), *reversed(range(n)))]
+        return np.repeat(rows, counts), np.concatenate([360 * np.arange(m) / m for m in counts])
+
+    return cells
+
+
+@pytest.fixture(scope="session")
 def toy_graph():
     """The cells of the toy atmosphere and 42 hidden nodes."""
     return multi_scale(LATITUDES, LONGITUDES, refinement=1)

@@ -49,7 +49,7 @@ def _facts(store: Store) -> dict[str, str]:
         "tendencies": f"Δ{', Δ'.join(store.tendency_leads)}: standard deviation of the change"
         if store.tendency_leads
         else "none",
-        "grid": f"{attributes.get('resolution', 'unknown')}, {' x '.join(map(str, store.field_shape))} = "
+        "grid": f"{attributes.get('resolution') or 'unknown'}, {' x '.join(map(str, store.field_shape))} = "
         f"{len(store.latitudes)} cells, latitude {store.latitudes.min():g} to {store.latitudes.max():g}, "
         f"longitude {store.longitudes.min():g} to {store.longitudes.max():g}",
         "members": str(store.ensemble_size),

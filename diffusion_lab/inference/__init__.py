@@ -1,5 +1,6 @@
 """From a checkpoint to an ensemble forecast in physical units."""
 
+from diffusion_lab.inference.anemoi import from_anemoi
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.output import write_forecast
 from diffusion_lab.inference.release import Release, load_release, save_release
@@ -9,6 +10,7 @@ __all__ = [
     "Forecaster",
     "Release",
     "SamplingSettings",
+    "from_anemoi",
     "load_forecaster",
     "load_release",
     "save_release",

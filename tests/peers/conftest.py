@@ -41,9 +41,11 @@ def _environment(name):
         (site_packages,) = folder.glob("lib/python*/site-packages")
         # addsitedir, unlike a path of its own in this file, follows the editable install of this project.
         (site_packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements]
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
         try:
-            subprocess.run(pip, check=True, timeout=PIP_SECONDS, capture_output=True, text=True)
+            subprocess.run(
+                [*pip, *requirements], check=True, timeout=PIP_SECONDS, capture_output=True, text=True
+            )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             reason = (error.stderr or str(error)).strip().splitlines()[-1]
             pytest.skip(f"pip cannot install {' '.join(requirements)}: {reason}")
