@@ -135,6 +135,8 @@ class System(Group):
     input: Input
     output: str
     accelerator: str
+    devices: PositiveInt
+    num_nodes: PositiveInt
     threads: PositiveInt | None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -86,36 +86,47 @@ class StepSampler(Sampler[int]):
     """A shuffled stream of samples that can start at any training step: what makes resuming exact.
 
     Position p of the stream is entry p mod n of the permutation of epoch p // n, so it depends on the seed
-    and the step alone, never on what was drawn before.
+    and the step alone, never on what was drawn before. Of several devices each takes its batch of every step:
+    together they take what one device with as large a batch does.
 
     Args:
         num_samples: n.
-        batch_size: samples a step.
+        batch_size: samples a step, on each device.
         num_steps: steps of the whole training.
         seed: of the permutations.
         first_step: the step to start from.
+        device: number of this device.
+        num_devices: how many take part.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, num_steps: int, seed: int, first_step: int = 0
+        self,
+        num_samples: int,
+        batch_size: int,
+        num_steps: int,
+        seed: int,
+        first_step: int = 0,
+        device: int = 0,
+        num_devices: int = 1,
     ) -> None:
-        self.num_samples, self.seed = num_samples, seed
-        self.first, self.total = first_step * batch_size, num_steps * batch_size
+        self.num_samples, self.seed, self.batch_size = num_samples, seed, batch_size
+        self.steps, self.num_steps = range(first_step, num_steps), num_steps
+        self.device, self.num_devices = device, num_devices
 
     def __len__(self) -> int:
         """Length of the whole stream, wherever it starts: Lightning counts the steps done on its own."""
-        return self.total
+        return self.num_steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        position = self.first
-        while position < self.total:
-            epoch, offset = divmod(position, self.num_samples)
-            generator = torch.Generator().manual_seed(self.seed + epoch)
-            order = torch.randperm(self.num_samples, generator=generator)[
-                offset : self.total - position + offset
-            ]
-            yield from order.tolist()
-            position += len(order)
+        drawn, order = -1, []
+        for step in self.steps:
+            first = (step * self.num_devices + self.device) * self.batch_size
+            for position in range(first, first + self.batch_size):
+                epoch, entry = divmod(position, self.num_samples)
+                if epoch != drawn:
+                    generator = torch.Generator().manual_seed(self.seed + epoch)
+                    drawn, order = epoch, torch.randperm(self.num_samples, generator=generator).tolist()
+                yield order[entry]
 
 
 class ForecastDataModule(LightningDataModule):
@@ -128,7 +139,7 @@ class ForecastDataModule(LightningDataModule):
         validation: likewise; its starts are thinned evenly to `validation_starts`.
         step: forecast step such as "1d".
         multistep_input: past states.
-        batch_size: samples a training step.
+        batch_size: samples a training step, on each device.
         num_steps: training steps.
         validation_starts: forecasts made in each validation.
         num_workers: processes that read ahead; 0 reads between steps.
@@ -170,15 +181,23 @@ class ForecastDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches (x, state) from the step the trainer stands at."""
-        done = self.trainer.global_step if self.trainer else 0
-        sampler = StepSampler(len(self.train_set), self.batch_size, self.num_steps, self.seed, done)
+        done, device, num_devices = (
+            (self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
+            if self.trainer
+            else (0, 0, 1)
+        )
+        sampler = StepSampler(
+            len(self.train_set), self.batch_size, self.num_steps, self.seed, done, device, num_devices
+        )
         return self._loader(self.train_set, self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        """One start a batch."""
-        return self._loader(self.validation_set, 1, None)
+        """One start a batch; of several devices each takes its share of the starts."""
+        device, num_devices = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        starts = range(device, len(self.validation_set), num_devices)
+        return self._loader(self.validation_set, 1, starts)
 
-    def _loader(self, dataset: Dataset, batch_size: int, sampler: Sampler[int] | None) -> DataLoader:
+    def _loader(self, dataset: Dataset, batch_size: int, sampler: Iterable[int]) -> DataLoader:
         workers = self.num_workers
         return DataLoader(
             dataset, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0

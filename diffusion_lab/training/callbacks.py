@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from diffusion_lab.training.distributed import gather
+
 # Edges of the noise-level bins, from levels that hide nothing to levels that hide everything.
 SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
 LEVEL_BINS = {
@@ -34,7 +36,10 @@ class NoiseLevelLoss(Callback):
         self._sigmas.append(outputs["sigma"].flatten())
         if trainer.global_step % trainer.log_every_n_steps:
             return
-        losses, sigmas = torch.cat(self._losses).cpu(), torch.cat(self._sigmas).cpu()
+        losses, sigmas = (
+            torch.cat(gather([torch.cat(values).cpu()], trainer.world_size))
+            for values in (self._losses, self._sigmas)
+        )
         pl_module.log("train/loss_mean", losses.mean())
         for name, (low, high) in zip(LEVEL_BINS, pairwise(SIGMA_EDGES), strict=True):
             inside = (sigmas >= low) & (sigmas < high)
@@ -55,7 +60,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log every `log_every_n_steps`."""
-        self._samples += len(batch[0])
+        self._samples += len(batch[0]) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:
             now = time.monotonic()
             pl_module.log("train/samples_per_s", self._samples / (now - self._since), prog_bar=True)

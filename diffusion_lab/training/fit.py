@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
@@ -114,6 +115,9 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
     steps = config.training.max_steps
     return Trainer(
         accelerator=config.system.accelerator,
+        devices=config.system.devices,
+        num_nodes=config.system.num_nodes,
+        use_distributed_sampler=False,  # `StepSampler` deals the samples out
         precision=config.system.precision,
         max_steps=steps,
         val_check_interval=min(diagnostics.validation.every_n_steps, steps),
@@ -157,4 +161,5 @@ def _remember(config: Config, folder: Path) -> None:
                 f"{folder} holds a run with another {', '.join(changed)}; resume with the same settings, "
                 "or start another run with name=SOMETHING_ELSE"
             )
-    path.write_text(yaml.safe_dump(now, sort_keys=False))
+    if rank_zero_only.rank == 0:
+        path.write_text(yaml.safe_dump(now, sort_keys=False))

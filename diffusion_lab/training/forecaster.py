@@ -15,6 +15,7 @@ from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise, white
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
+from diffusion_lab.training.distributed import gather
 from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
 
 
@@ -74,7 +75,7 @@ class GraphForecaster(LightningModule):
         weights = self.objective.pre_loss_weights(sigma)
         sample_loss = self.loss.per_sample(self.model(x, y, sigma), target, weights)
         loss = sample_loss.mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(x), sync_dist=True)
         return {"loss": loss, "sample_loss": sample_loss.detach(), "sigma": sigma.flatten(1)}
 
     def _generators(self, batch: int) -> list[torch.Generator]:
@@ -92,7 +93,10 @@ class GraphForecaster(LightningModule):
         x, state = batch
         truth, reference = state[:, 0, 0], x[:, -1:, :1]
         noise = MemberNoise(self.seed, self.objective.field or white).at(
-            start=batch_idx, lead=1, members=range(self.validation_members), shape=state[0, :, 0].shape
+            start=batch_idx * self.trainer.world_size + self.global_rank,
+            lead=1,
+            members=range(self.validation_members),
+            shape=state[0, :, 0].shape,
         )
         target = self.settings.sample(self.model.denoiser(x[:, :, :1]), lambda draw: noise(draw).to(x))
         forecast = self.model.to_state(target, reference)[:, 0]
@@ -100,25 +104,27 @@ class GraphForecaster(LightningModule):
         means = area_means(forecast, truth, weights)
         n = self.model.num_prognostic
         persistence = baseline_means(reference[:, 0, 0, :, :n], truth[..., :n], weights)
-        self._validation.append(means | {f"persistence_{name}": value for name, value in persistence.items()})
+        means |= {f"persistence_{name}": value for name, value in persistence.items()}
+        self._validation.append({name: value.cpu() for name, value in means.items()})
 
     def on_validation_epoch_end(self) -> None:
         """Log fair CRPS, RMSE, spread-skill and the ratios to persistence, per variable."""
-        means = {name: torch.cat([m[name] for m in self._validation]).mean(0) for name in self._validation[0]}
+        cases = gather(self._validation, self.trainer.world_size)
+        means = {name: torch.cat([case[name] for case in cases]).mean(0).to(self.device) for name in cases[0]}
         self._validation.clear()
         scores = summarise(means, self.validation_members)
         n = self.model.num_prognostic
         crps_ratio = scores["fair_crps"][:n] / means["persistence_absolute_error"]
         rmse_ratio = scores["rmse"][:n] / means["persistence_squared_error"].sqrt()
         for i, name in enumerate(self.output_names):
-            self.log(f"val/{name}/fair_crps", scores["fair_crps"][i] * self.output_stdev[i])
-            self.log(f"val/{name}/rmse", scores["rmse"][i] * self.output_stdev[i])
-            self.log(f"val/{name}/spread_skill", scores["spread_skill"][i])
+            self.log(f"val/{name}/fair_crps", scores["fair_crps"][i] * self.output_stdev[i], sync_dist=True)
+            self.log(f"val/{name}/rmse", scores["rmse"][i] * self.output_stdev[i], sync_dist=True)
+            self.log(f"val/{name}/spread_skill", scores["spread_skill"][i], sync_dist=True)
             if i < n:
-                self.log(f"val/{name}/crps_over_persistence", crps_ratio[i])
-                self.log(f"val/{name}/rmse_over_persistence", rmse_ratio[i])
-        self.log("val/crps_over_persistence", crps_ratio.mean(), prog_bar=True)
-        self.log("val/spread_skill", scores["spread_skill"].mean(), prog_bar=True)
+                self.log(f"val/{name}/crps_over_persistence", crps_ratio[i], sync_dist=True)
+                self.log(f"val/{name}/rmse_over_persistence", rmse_ratio[i], sync_dist=True)
+        self.log("val/crps_over_persistence", crps_ratio.mean(), prog_bar=True, sync_dist=True)
+        self.log("val/spread_skill", scores["spread_skill"].mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up, then a cosine to 0 at the trainer's last step."""

@@ -15,7 +15,7 @@ def task():
 
 def step(callback, number, task, sigmas, losses):
     outputs = {"sigma": torch.tensor(sigmas), "sample_loss": torch.tensor(losses)}
-    trainer = SimpleNamespace(global_step=number, log_every_n_steps=2)
+    trainer = SimpleNamespace(global_step=number, log_every_n_steps=2, world_size=1)
     callback.on_train_batch_end(trainer, task, outputs, [torch.zeros(4)], 0)
 
 

@@ -35,7 +35,7 @@ def make(toy_graph, tiny):
         )
         task.logged = {}
         task.log = lambda name, value, **_: task.logged.update({name: value.item()})
-        task._trainer = SimpleNamespace(global_step=0, max_steps=1000, global_rank=0)
+        task._trainer = SimpleNamespace(global_step=0, max_steps=1000, global_rank=0, world_size=1)
         return task
 
     return make

@@ -1,0 +1,16 @@
+"""What the processes of one training tell each other beyond gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed
+
+
+def gather(items: list[Any], num_devices: int) -> list[Any]:
+    """The items of all devices, in the order of the devices, the same on each; tensors must be the CPU's."""
+    if num_devices == 1:
+        return items
+    lists: list[list[Any]] = [[] for _ in range(num_devices)]
+    torch.distributed.all_gather_object(lists, items)
+    return [item for one in lists for item in one]
