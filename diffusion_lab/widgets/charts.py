@@ -29,11 +29,13 @@ class Chart(Image):
     Args:
         width: of the figure, in inches; 100 pixels each.
         height: likewise.
+        steady: leave the axes where they were first put, which halves the time of a redraw; not for charts
+            whose labels grow.
     """
 
-    def __init__(self, width: float = 6.0, height: float = 3.5) -> None:
+    def __init__(self, width: float = 6.0, height: float = 3.5, steady: bool = True) -> None:
         self.figure = Figure(figsize=(width, height))
-        self._places: list[Bbox] = []
+        self._steady, self._places = steady, list[Bbox]()
         self._drawing = threading.RLock()
         super().__init__(format="png")
         self.layout.width = f"{width * PIXELS_PER_INCH:g}px"
@@ -50,9 +52,9 @@ class Chart(Image):
             self.value = png(self.figure)
 
     def _arrange(self) -> None:
-        """Make room for labels when first drawn; later axes stay, as measuring takes as long as drawing."""
+        """Make room for labels: measuring them takes as long as drawing."""
         axes = self.figure.axes
-        if len(axes) != len(self._places):
+        if not self._steady or len(axes) != len(self._places):
             self.figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")

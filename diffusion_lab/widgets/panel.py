@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from diffusion_lab.widgets.charts import Chart, Pictured, turning
 
 # Look of a control: all labels and all sliders line up.
-CONTROL = {"layout": {"width": "340px"}, "style": {"description_width": "88px"}}
+CONTROL = {"layout": {"width": "350px"}, "style": {"description_width": "88px"}}
+_ROOM = "<style>.dl-panel .widget-readout { min-width: 100px; overflow: visible; }</style>"  # for dates
 
 
 def slider(description: str, values: Iterable[Any], value: Any) -> SelectionSlider:
@@ -56,7 +57,9 @@ class Panel(Pictured, VBox):
         self.message = HTML()
         column = VBox([*self.controls.values(), self.message])
         row = HBox([column, self.chart], layout={"align_items": "flex-start", "flex_flow": "row wrap"})
-        super().__init__([turning(self.chart), row])
+        room = HTML(_ROOM, layout={"display": "none"})
+        super().__init__([turning(self.chart), room, row])
+        self.add_class("dl-panel")
         self._redraw()
         for control in self.controls.values():
             control.observe(self._moved, "value")

@@ -72,7 +72,7 @@ class Sampling1D(Panel):
             "rho": slider("rho", range(1, 16), 7),
             "S_churn": slider("S_churn", np.arange(0, 20.5, 0.5).tolist(), 0.0),
         }
-        super().__init__(controls, size=(8.8, 4.0))
+        super().__init__(controls, size=(7.4, 3.8))
 
     def summary(self) -> str:
         """The settings, the cost and the error."""
@@ -150,9 +150,8 @@ def _draw_ends(ax: Axes, ends: Tensor, target: GaussianMixture) -> None:
         w * np.exp(-(((x - m) / s) ** 2) / 2) / (s * np.sqrt(2 * np.pi))
         for w, m, s in zip(target.weights.tolist(), target.means.tolist(), target.stds.tolist(), strict=True)
     )
-    ax.hist(
-        ends.numpy(), np.linspace(-3, 3, 61), density=True, orientation="horizontal", color=BLUE, alpha=0.5
-    )
+    style = {"color": BLUE, "alpha": 0.5, "label": "samples"}
+    ax.hist(ends.numpy(), np.linspace(-3, 3, 61), density=True, orientation="horizontal", **style)
     ax.plot(density, x, color=BLACK, linewidth=1.5, label="target")
     tidy(ax)
     ax.set_xlabel("density [–]")

@@ -36,7 +36,7 @@ class ScheduleExplorer(Panel):
             "sigma_min": slider("sigma_min", geometric(0.001, 0.5), sigma_min),
             "rho": slider("rho", [*np.arange(1, 10.5, 0.5).tolist(), 12.0, 15.0, 20.0], rho),
         }
-        super().__init__(controls, size=(8.8, 3.4))
+        super().__init__(controls, size=(7.4, 3.2))
 
     @property
     def schedules(self) -> dict[str, Tensor]:

@@ -79,3 +79,11 @@ def test_threads_take_turns():
         thread.join()
     assert most == [1, 1, 1, 1]
     assert chart.value == png(chart.figure)
+
+
+def test_axes_make_room_for_labels_that_grow():
+    chart = Chart(3, 2, steady=False)
+    for label in ("y", "a label of\nthree\nlines"):
+        with chart.redraw() as figure:
+            figure.subplots().set_ylabel(label)
+        assert chart.figure.axes[0].get_tightbbox().x0 >= 0
