@@ -22,6 +22,7 @@ from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
+from diffusion_lab.models import compile_blocks
 from diffusion_lab.noise import MemberNoise, SphericalNoise, white
 from diffusion_lab.samplers import Step
 
@@ -341,12 +342,14 @@ def _states(solver_steps: Iterator[SolverStep], count: int) -> Iterator[np.ndarr
             chunks = []
 
 
-def load_forecaster(checkpoint: str | Path, device: str = "auto") -> Forecaster:
+def load_forecaster(checkpoint: str | Path, device: str = "auto", *, compile: bool = False) -> Forecaster:
     """Load a released or your own checkpoint.
 
     Args:
         checkpoint: a released name such as "example-tendency", or a path to a .safetensors file.
         device: "cpu", "cuda", "cuda:1", …, or "auto" for the GPU if there is one.
+        compile: spend about a minute at the first forecast on making all further network calls faster, see
+            `models.compile_blocks`; where that cannot be, a warning says so.
 
     Raises:
         FileNotFoundError: naming the released checkpoints.
@@ -361,4 +364,7 @@ def load_forecaster(checkpoint: str | Path, device: str = "auto") -> Forecaster:
     release, model, latitudes, longitudes = load_release(path)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Forecaster(release, model.to(device), latitudes, longitudes)
+    model = model.to(device)
+    if compile:
+        compile_blocks(model)
+    return Forecaster(release, model, latitudes, longitudes)

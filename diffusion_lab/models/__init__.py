@@ -1,5 +1,6 @@
 """Networks: an encoder-processor-decoder on graphs, conditioned on the noise level in every block."""
 
+from diffusion_lab.models.compilation import compile_blocks
 from diffusion_lab.models.embeddings import NoiseConditioning, SinusoidalEmbeddings
 from diffusion_lab.models.encoder_processor_decoder import (
     DiffusionModelEncProcDec,
@@ -13,4 +14,5 @@ __all__ = [
     "DiffusionTendModelEncProcDec",
     "NoiseConditioning",
     "SinusoidalEmbeddings",
+    "compile_blocks",
 ]
