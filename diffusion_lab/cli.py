@@ -71,20 +71,24 @@ keys: checkpoint    a released name or a path (.safetensors)
       predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise, …"""
 
 _VERIFY = """\
-Score a checkpoint, or a forecast file, against a store, persistence and climatology.
+Score a checkpoint, or a forecast file, against a store and simple forecasts: persistence, climatology, the
+weather of other years, and the deterministic forecast of the same network (one network call a step).
 
-  diffusion-lab verify checkpoint=example-tendency
-  diffusion-lab verify checkpoint=example-state starts=26 every=14d steps=5 members=16
+  diffusion-lab verify checkpoint=example-tendency             the protocol: test year, 26 starts, 16 members
+  diffusion-lab verify checkpoint=example-state starts=4 members=4 lead_time=1d     a quick look
   diffusion-lab verify forecast=forecast.nc data=example
+
+A table appears on the screen; OUTPUT/report.html holds all lead times and pictures, OUTPUT/scores.nc the
+numbers. Forecasts are kept in OUTPUT/forecasts: stopped, the same command goes on where it was.
 
 keys: checkpoint    a released name or a path; forecasts are made from it
       forecast      or: a forecast file (.nc or .zarr); then `data` is needed
       data          store with the truth (default: the one the checkpoint names)
       start, end    window of the starts (default: 2025)
       starts        how many (26), every how long (14d)
-      steps         forecast steps (1)
+      lead_time     how far (5d)
       members, seed ensemble size (16) and seed (0)
-      output        folder of scores.nc and pictures (default: verification)
+      output        folder of scores.nc, report.html and the forecasts (default: verification)
       device        cpu, cuda, or auto (default)
       predict_kwargs.…   as in forecast"""
 

@@ -113,8 +113,7 @@ def test_from_a_store_to_scores_and_back(toy_overrides, toy_store, tmp_path, mon
     assert (run / "last.ckpt").exists()
     assert "msl" in output
     assert "persistence" in output.lower()
-    pictures = {path.name for path in (run / "pictures").iterdir()}
-    assert {"msl_maps_024h.png", "msl_maps_048h.png", "msl_scores.png", "scores.nc"} <= pictures
+    assert {path.name for path in (run / "verification").iterdir()} == {"scores.nc", "report.html"}
     assert (run / "loss.png").exists()
     release = load_release(run / "toy.safetensors")[0]
     assert release.training["command"].startswith("diffusion-lab train ")
@@ -129,7 +128,7 @@ def test_from_a_store_to_scores_and_back(toy_overrides, toy_store, tmp_path, mon
     analysis = toy_store.read(toy_store.index("2025-01-10"), ["msl"])[0, 0, 0]
     assert np.abs(forecast["msl"] - analysis).mean() < 3 * toy_store.statistics.stdev[1]
 
-    words = ["start=2025-01", "end=2025-01", "starts=2", "members=2"]
+    words = ["start=2025-01", "end=2025-01", "starts=2", "members=2", "lead_time=1d"]
     assert main(["verify", checkpoint, *words]) == 0
     scores = xr.open_dataset(tmp_path / "verification" / "scores.nc", engine="h5netcdf")
     # Two starts 14 days apart; a cell's area goes with the cosine of its latitude.

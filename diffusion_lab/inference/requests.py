@@ -15,14 +15,21 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from diffusion_lab.assets import checkpoints
+from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
-from diffusion_lab.data.dates import lead_name, lead_timedelta, period
+from diffusion_lab.data.dates import lead_name, lead_timedelta, period, show_date
 from diffusion_lab.data.module import forecast_starts as possible_starts
-from diffusion_lab.data.store import open_store
+from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.output import write_forecast
-from diffusion_lab.verification import forecast_starts, save_report, score, score_table, spread_out
+from diffusion_lab.verification import (
+    run_protocol,
+    save_report,
+    score,
+    score_table,
+    shown_leads,
+    spread_out,
+)
 
 
 class PredictKwargs(Group):
@@ -85,28 +92,24 @@ class VerifyRequest(Request):
     end: Date = "2025"
     starts: PositiveInt = 26
     every: Lead | None = "14d"
-    steps: PositiveInt = 1
+    lead_time: Lead = "5d"
     output: str = "verification"
 
 
 def run_forecast(request: ForecastRequest) -> None:
     """Make the forecast, showing progress, and say where it is."""
     forecaster = load_forecaster(request.checkpoint, request.device)
-    steps, rest = divmod(lead_timedelta(request.lead_time), forecaster.step)
-    if rest or steps < 1:
-        raise ConfigError(
-            f"lead_time={request.lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
-        )
+    steps = steps_of(forecaster, request.lead_time)
     date, members = np.datetime64(parse_date(request.date), "s"), range(request.members)
     began = time.monotonic()
-    states = forecaster.states(date, int(steps), members, request.seed, request.data, **request.overrides)
+    states = forecaster.states(date, steps, members, request.seed, request.data, **request.overrides)
     with Progress(transient=True) as bar:
         path = write_forecast(
             request.output,
             forecaster,
             date,
             members,
-            bar.track(states, total=int(steps), description="steps"),
+            bar.track(states, total=steps, description="steps"),
         )
     print(
         f"{path}: {request.members} members to {request.lead_time} from {date} "
@@ -115,46 +118,80 @@ def run_forecast(request: ForecastRequest) -> None:
 
 
 def run_verify(request: VerifyRequest) -> None:
-    """Make or read the forecast, print the table, write scores and pictures."""
+    """Make or read the forecast, print the table, write scores and report."""
     if (request.checkpoint is None) == (request.forecast is None):
         raise ConfigError(
             f"verify wants one of checkpoint=NAME and forecast=FILE; released: {', '.join(checkpoints())}"
         )
     if request.checkpoint is not None:
-        forecaster = load_forecaster(request.checkpoint, request.device)
-        store = forecaster.reader(request.data).store
-        forecast = _forecast_window(forecaster, request)
+        forecast, scores, store, facts = _verify_checkpoint(request)
         title = f"{request.checkpoint}, {request.start} to {request.end}"
     else:
         if request.data is None:
             raise ConfigError("verify forecast=FILE needs data=STORE, the truth")
-        from diffusion_lab.assets import store_path
-
-        store, title = open_store(store_path(request.data)), request.forecast
-        path = Path(request.forecast)
+        path, store, title = Path(request.forecast), open_store(store_path(request.data)), request.forecast
         forecast = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
-    scores = score(forecast, store)
-    Console().print(score_table(scores, title))
-    files = save_report(request.output, forecast, scores, store)
-    print(f"scores and {len(files) - 1} pictures: {Path(request.output).resolve()}")
+        scores, facts = score(forecast, store, progress=True), {"Forecast": request.forecast}
+    Console().print(score_table(scores, title, shown_leads(scores)))
+    facts["Truth"] = store.path
+    _, report = save_report(request.output, forecast, scores, store, title=title, facts=facts)
+    print(f"all lead times and pictures: {report.resolve()}")
 
 
-def _forecast_window(forecaster: Forecaster, request: VerifyRequest) -> xr.Dataset:
+def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, Store, dict[str, str]]:
+    """Forecasts from the window of starts, their scores, the store with the truth, and what was done."""
+    forecaster = load_forecaster(request.checkpoint, request.device)
     store = forecaster.reader(request.data).store
+    steps = steps_of(forecaster, request.lead_time)
+    starts = _starts(forecaster, store, steps, request)
+    forecast, scores = run_protocol(
+        forecaster,
+        starts,
+        steps,
+        request.members,
+        seed=request.seed,
+        data=store,
+        folder=Path(request.output) / "forecasts",
+        **request.overrides,
+    )
+    settings = forecaster.settings.override(**request.overrides).as_dict()
+    facts = {
+        "Checkpoint": request.checkpoint,
+        "Starts": f"{show_date(starts[0])} to {show_date(starts[-1])}",
+        "Forecast step": lead_name(forecaster.step),
+        **{
+            group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())
+            for group, values in settings.items()
+        },
+    }
+    return forecast, scores, store, facts
+
+
+def _starts(forecaster: Forecaster, store: Store, steps: int, request: VerifyRequest) -> np.ndarray:
     # All valid times must be in the store; the window is of the starts.
     window = period(request.start, request.end)
     dates = possible_starts(store, forecaster.step, forecaster.model.multistep_input, None)
-    last = store.dates[-1] - request.steps * forecaster.step
-    dates = dates[(dates >= window[0]) & (dates <= min(window[1], last))]
+    dates = dates[(dates >= window[0]) & (dates <= min(window[1], store.dates[-1] - steps * forecaster.step))]
     if len(dates) == 0:
         raise ConfigError(
-            f"no forecast of {request.steps} steps from {request.start} to {request.end} in {store!r}"
+            f"no forecast to {request.lead_time} from {request.start} to {request.end} in {store!r}"
         )
     every = None if request.every is None else lead_timedelta(request.every)
-    starts = spread_out(dates, request.starts, every)
-    return forecast_starts(
-        forecaster, starts, request.steps, request.members, seed=request.seed, data=store, **request.overrides
-    )
+    return spread_out(dates, request.starts, every)
+
+
+def steps_of(forecaster: Forecaster, lead_time: str) -> int:
+    """How many steps of the model reach a lead time.
+
+    Raises:
+        ConfigError: if it is no multiple of the step.
+    """
+    steps, rest = divmod(lead_timedelta(lead_time), forecaster.step)
+    if rest or steps < 1:
+        raise ConfigError(
+            f"lead_time={lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
+        )
+    return int(steps)
 
 
 def parse_date(text: str) -> str:

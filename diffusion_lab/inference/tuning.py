@@ -57,7 +57,7 @@ def run_tune(request: TuneRequest) -> None:
         raise ConfigError(
             f"lead_time={request.lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
         )
-    folder = Path(request.output)
+    folder, reference = Path(request.output), _reference(request)
     seen, unseen = search_dates(forecaster, request, int(steps))
     common = {
         "steps": int(steps),
@@ -83,7 +83,6 @@ def run_tune(request: TuneRequest) -> None:
     )
     (folder / "predict_kwargs.yaml").write_text(_explained(result, request))
     result.trials.to_csv(folder / "trials.csv", index=False)
-    reference = _reference(request)
     scorer = SettingScorer(forecaster, unseen, **common)
     comparisons = _compare(scorer, result, reference)
     tables = _tables(result, comparisons, reference, scorer)

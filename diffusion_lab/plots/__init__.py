@@ -18,7 +18,13 @@ _MODULES = {
     "pareto_front": "search",
     "plume": "forecasts",
     "rank_histogram": "scores",
+    "reliability": "scores",
+    "roc": "scores",
     "score_vs_lead": "scores",
+    "scorecard": "scores",
+    "spectra": "scores",
+    "spectra_ratio": "scores",
+    "spread_skill": "scores",
     "training_curves": "training",
 }
 __all__ = list(_MODULES)

@@ -1,14 +1,29 @@
-"""Scores of a forecast."""
+"""Scores of a forecast: against lead time, rank, wavenumber and probability."""
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from diffusion_lab.plots.style import BASELINES, BLACK, BLUE, LINES, SKY, in_days, label, lead_time_axis, tidy
+from diffusion_lab.plots.style import (
+    BASELINES,
+    BLACK,
+    BLUE,
+    LINES,
+    SKY,
+    in_days,
+    label,
+    lead_time_axis,
+    pretty_units,
+    tidy,
+)
+from diffusion_lab.verification import format_lead_time
+from diffusion_lab.verification.events import roc_curve
+from diffusion_lab.verification.summary import names_of_baselines
 
 _NAMES = {
     "fair_crps": "fair CRPS",
@@ -16,22 +31,27 @@ _NAMES = {
     "spread": "spread",
     "spread_skill": "spread-skill ratio",
     "bias": "bias of the mean",
+    "energy_score": "energy score",
+    "anomaly_correlation": "anomaly correlation",
 }
-_OF_BASELINES = {"fair_crps": "mae", "rmse": "rmse"}
+_WITHOUT_UNITS = ("spread_skill", "anomaly_correlation")
 
 
-def rank_histogram(ax: Axes, frequencies: ArrayLike) -> None:
+def rank_histogram(ax: Axes, frequencies: ArrayLike, interval: ArrayLike | None = None) -> None:
     """Draw how often the truth takes each rank among the members, relative to a flat histogram.
 
     A U shape tells of too little spread, a dome of too much, a slope of a bias.
 
     Args:
         ax: where to draw.
-        frequencies: (M + 1,) relative frequency of each rank, see `verification.rank_histogram`.
+        frequencies: (M + 1,) relative frequency of each rank, `rank_histogram` of the scores.
+        interval: (2, M + 1) its confidence interval.
     """
     frequencies = np.asarray(frequencies)
     ranks = np.arange(1, len(frequencies) + 1)
     ax.bar(ranks, frequencies * len(ranks), width=0.92, color=SKY, edgecolor=BLUE, linewidth=0.6)
+    if interval is not None:
+        ax.vlines(ranks, *(np.asarray(interval) * len(ranks)), color=BLUE, linewidth=1.4)
     ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
     tidy(ax)
     ax.set_xlim(0.4, len(ranks) + 0.6)
@@ -41,15 +61,16 @@ def rank_histogram(ax: Axes, frequencies: ArrayLike) -> None:
 
 
 def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fair_crps") -> None:
-    """Draw a score of one variable against lead time, beside that of the baselines.
+    """Draw a score of one variable against lead time with its confidence interval, beside the baselines'.
 
-    The CRPS stands beside the baselines' mean absolute error, the RMSE beside their RMSE and the spread.
+    The CRPS stands beside the mean absolute error of single baselines, the RMSE beside their RMSE and the
+    spread.
 
     Args:
         ax: where to draw.
-        scores: (variable, lead_time), see `verification.verify`.
+        scores: (variable, lead_time), see `verification.score`.
         variable: name of the variable.
-        score: one of "fair_crps", "rmse", "spread", "spread_skill", "bias".
+        score: "fair_crps", "rmse", "spread", "spread_skill", "bias", "energy_score", "anomaly_correlation".
 
     Raises:
         KeyError: if `score` is none of these.
@@ -58,22 +79,194 @@ def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fai
         raise KeyError(f"unknown score {score!r}; choose one of {sorted(_NAMES)}")
     chosen = scores.sel(variable=variable)
     days = in_days(chosen["lead_time"].values)
+    if f"{score}_interval" in chosen:
+        ax.fill_between(days, *chosen[f"{score}_interval"].values, color=SKY, alpha=0.35, linewidth=0)
     ax.plot(days, chosen[score], color=BLUE, marker="o", markersize=4, label=_NAMES[score])
     if score == "rmse":
         ax.plot(days, chosen["spread"], color=BLUE, linestyle="--", label=_NAMES["spread"])
-    suffix = _OF_BASELINES.get(score)
-    names = (
-        [str(n).removesuffix("_mae") for n in scores.data_vars if str(n).endswith("_mae")] if suffix else []
-    )
-    for number, name in enumerate(names):
-        colour = BASELINES.get(name, LINES[(number + 2) % len(LINES)])
-        ax.plot(days, chosen[f"{name}_{suffix}"], color=colour, label=f"{name} ({suffix.upper()})")
+    for number, name in enumerate(names_of_baselines(scores)):
+        of_baseline = {"fair_crps": ("mae", "fair_crps"), "rmse": ("rmse",)}.get(score, ())
+        for suffix in of_baseline:
+            if f"{name}_{suffix}" in chosen:
+                kind = {"mae": " (MAE)", "rmse": " (RMSE)", "fair_crps": ""}[suffix]
+                colour = BASELINES.get(name, LINES[(number + 1) % len(LINES)])
+                text = name.replace("_", " ") + kind
+                ax.plot(days, chosen[f"{name}_{suffix}"], color=colour, label=text)
     if score in ("spread_skill", "bias"):
         ax.axhline(float(score == "spread_skill"), color=BLACK, linestyle="--", linewidth=1)
     else:
         ax.set_ylim(bottom=0)
     tidy(ax)
     lead_time_axis(ax)
-    units = "1" if score == "spread_skill" else chosen["units"].item()
-    ax.set_ylabel(label(f"{variable} {_NAMES[score]}" if score == "spread_skill" else variable, units))
+    units = "1" if score in _WITHOUT_UNITS else chosen["units"].item()
+    ax.set_ylabel(label(f"{variable} {_NAMES[score]}" if score in _WITHOUT_UNITS else variable, units))
     ax.legend(frameon=False, fontsize="small")
+
+
+def spread_skill(ax: Axes, scores: xr.Dataset) -> None:
+    """Draw the spread-skill ratio of all variables against lead time; 1 is right, below is too confident.
+
+    Args:
+        ax: where to draw.
+        scores: (variable, lead_time), see `verification.score`.
+    """
+    days = in_days(scores["lead_time"].values)
+    ax.axhspan(0.9, 1.1, color="0.93", linewidth=0)
+    ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
+    for variable, colour in zip(scores["variable"].values, _cycle(scores.sizes["variable"]), strict=True):
+        chosen = scores.sel(variable=variable)
+        if "spread_skill_interval" in chosen:
+            bounds = chosen["spread_skill_interval"].values
+            ax.fill_between(days, *bounds, color=colour, alpha=0.12, linewidth=0)
+        ax.plot(days, chosen["spread_skill"], color=colour, marker="o", markersize=3.5, label=str(variable))
+    tidy(ax)
+    lead_time_axis(ax)
+    ax.set_ylabel("spread-skill ratio [–]")
+    ax.legend(frameon=False, fontsize="small", ncols=2)
+
+
+def spectra(ax: Axes, scores: xr.Dataset, variable: str, lead_time: np.timedelta64) -> None:
+    """Draw the power of truth, members and ensemble mean at each total wavenumber, on logarithmic axes.
+
+    Members should have as much weather as the truth at each scale; their mean has less, as it should.
+
+    Args:
+        ax: where to draw.
+        scores: with `power`, see `verification.score`.
+        variable: name of the variable.
+        lead_time: which.
+    """
+    chosen = scores.sel(variable=variable, lead_time=lead_time).isel(wavenumber=slice(1, None))
+    number = chosen["wavenumber"].values
+    ax.plot(number, chosen["truth_power"], color=BLACK, linewidth=2, label="truth")
+    ax.fill_between(number, *chosen["power_interval"].values, color=SKY, alpha=0.35, linewidth=0)
+    ax.plot(number, chosen["power"], color=BLUE, label="members")
+    ax.plot(number, chosen["mean_power"], color=BLUE, linestyle=":", label="ensemble mean")
+    ax.set(xscale="log", yscale="log")
+    _wavenumber_axis(ax)
+    ax.set_ylabel(f"power of {variable} [{pretty_units(_squared(chosen['units'].item()))}]")
+    ax.legend(frameon=False, fontsize="small")
+
+
+def spectra_ratio(ax: Axes, scores: xr.Dataset, lead_time: np.timedelta64) -> None:
+    """Draw the power of members over that of the truth at each wavenumber, for all variables; 1 is right.
+
+    Args:
+        ax: where to draw.
+        scores: with `power_ratio`, see `verification.score`.
+        lead_time: which.
+    """
+    chosen = scores.sel(lead_time=lead_time).isel(wavenumber=slice(1, None))
+    ax.axhspan(0.8, 1.2, color="0.93", linewidth=0)
+    ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
+    for variable, colour in zip(chosen["variable"].values, _cycle(chosen.sizes["variable"]), strict=True):
+        ratio = chosen["power_ratio"].sel(variable=variable)
+        ax.plot(chosen["wavenumber"], ratio, color=colour, marker="o", markersize=3, label=str(variable))
+    ax.set(xscale="log", ylim=(0, 2))
+    _wavenumber_axis(ax)
+    ax.set_ylabel("power of members / power of truth [–]")
+    ax.legend(frameon=False, fontsize="small", ncols=2)
+
+
+def reliability(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str = "event") -> None:
+    """Draw how often an event happens against the probability it was forecast with.
+
+    On the diagonal, probabilities mean what they say. The size of a point is its share of the forecasts.
+
+    Args:
+        ax: where to draw.
+        share: (count,) how often k = 0 … M members forecast it, `event_share` of the scores.
+        happened: (count,) how often they do and it happens, `event_happened`.
+        name: of the event, for the legend.
+    """
+    share, happened = share.values, happened.values
+    probability = np.arange(len(share)) / (len(share) - 1)
+    seen = share > 0
+    frequency = happened[seen] / share[seen]
+    ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1)
+    ax.axhline(happened.sum(), color="0.6", linewidth=1)
+    colour = LINES[len(ax.collections) % len(LINES)]
+    ax.plot(probability[seen], frequency, color=colour, linewidth=1.2, label=name)
+    ax.scatter(probability[seen], frequency, s=8 + 250 * share[seen], color=colour, alpha=0.8, linewidths=0)
+    tidy(ax)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set_xlabel("forecast probability [–]")
+    ax.set_ylabel("observed frequency [–]")
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+
+
+def roc(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str = "event") -> None:
+    """Draw hit rate against false alarm rate, for acting on k members or more; the diagonal is no skill.
+
+    Args:
+        ax: where to draw.
+        share: (count,), see `reliability`.
+        happened: (count,).
+        name: of the event, for the legend.
+    """
+    hits, false_alarms = roc_curve(share, happened)
+    colour = LINES[(len(ax.lines) // 2) % len(LINES)]
+    ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1)
+    ax.plot(false_alarms, hits, color=colour, marker="o", markersize=3, label=name)
+    tidy(ax)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set_xlabel("false alarm rate [–]")
+    ax.set_ylabel("hit rate [–]")
+    ax.legend(frameon=False, fontsize="small", loc="lower right")
+
+
+def scorecard(ax: Axes, scores: xr.Dataset, baseline: str) -> None:
+    """Draw the skill 1 − CRPS / CRPS of a baseline in per cent, variables against lead times.
+
+    Blue is better than the baseline, red worse; numbers in bold have a confidence interval without 0.
+
+    Args:
+        ax: where to draw.
+        scores: with `<baseline>_crpss`, see `verification.score`.
+        baseline: such as "deterministic".
+    """
+    skill = 100 * scores[f"{baseline}_crpss"].transpose("variable", "lead_time").values
+    interval = scores[f"{baseline}_crpss_interval"].transpose("bound", "variable", "lead_time").values
+    clear = (interval > 0).all(axis=0) | (interval < 0).all(axis=0)
+    ax.imshow(skill, cmap="RdBu", norm=TwoSlopeNorm(0, -100, 100), aspect="auto")
+    for (row, column), value in np.ndenumerate(skill):
+        ax.text(
+            column,
+            row,
+            f"{value:+.0f}".replace("-", "−"),
+            ha="center",
+            va="center",
+            color="white" if abs(value) > 65 else BLACK,
+            weight="bold" if clear[row, column] else "normal",
+            fontsize="small",
+        )
+    variables = [str(name) for name in scores["variable"].values]
+    leads = [format_lead_time(lead) for lead in scores["lead_time"].values]
+    ax.set_yticks(range(len(variables)), variables)
+    ax.set_xticks(range(len(leads)), leads)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("lead time")
+    ax.set_title(f"CRPS skill against {baseline.replace('_', ' ')} [%]", fontsize="medium")
+
+
+def _cycle(count: int) -> list[str]:
+    return [LINES[number % len(LINES)] for number in range(count)]
+
+
+def _squared(units: str) -> str:
+    """The square of CF units: "m2 s-2" becomes "m4 s-4"."""
+
+    def part(unit: str) -> str:
+        name = unit.rstrip("-0123456789")
+        return f"{name}{2 * int(unit[len(name) :] or 1)}"
+
+    return "1" if units in ("", "1") else " ".join(part(unit) for unit in units.split())
+
+
+def _wavenumber_axis(ax: Axes) -> None:
+    tidy(ax)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+    ax.set_xticks([number for number in (1, 2, 5, 10, 20, 50) if number <= ax.get_xlim()[1]])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("total wavenumber")

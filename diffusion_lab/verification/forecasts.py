@@ -1,24 +1,42 @@
-"""Scores of labelled ensemble forecasts against the truth and against simple forecasts.
+"""What scores of labelled ensemble forecasts are made of: area means of each start, lead time and variable.
 
-All numbers come from the `scores` library (doi:10.21105/joss.06889). Forecasts are datasets with a variable
-for each field, of dimensions (time, ensemble, cell) with a lead time for each time, or (start, lead_time,
-ensemble, cell) for several starts.
+Forecasts are datasets with a variable for each field, of dimensions (time, ensemble, cell) with a lead time
+for each time, or (start, lead_time, ensemble, cell) for several starts. `summary` averages the means over
+starts and turns them into scores. Numbers come from the `scores` library (doi:10.21105/joss.06889) as far as
+it has them.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist, pdist
 from scores.continuous import additive_bias, mae, mse
 from scores.probability import crps_for_ensemble
-from scores.probability import rank_histogram as count_ranks
 
+from diffusion_lab.verification.events import Event, event_table
 from diffusion_lab.verification.layout import by_lead_time
+from diffusion_lab.verification.ranks import rank_table
+from diffusion_lab.verification.spectra import PowerSpectrum
+
+Float64 = NDArray[np.float64]
+
+_CASE = ("start", "lead_time")
 
 
 def case_means(
-    forecast: xr.Dataset, truth: xr.Dataset, weights: ArrayLike, baselines: Mapping[str, xr.Dataset]
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    weights: ArrayLike,
+    baselines: Mapping[str, xr.Dataset],
+    *,
+    climatology: xr.Dataset | None = None,
+    events: Mapping[str, Event] | None = None,
+    spectrum: PowerSpectrum | None = None,
 ) -> xr.Dataset:
     """Area-weighted means for each case, which may be averaged over starts and then given to `summarise`.
 
@@ -28,124 +46,164 @@ def case_means(
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell), of two members or more.
         truth: the forecast's variables with dimensions (start, lead_time, cell), see `fields_like`.
         weights: (cell,) area weights, of any sum.
-        baselines: single forecasts by name, laid out like `truth`.
+        baselines: forecasts by name, laid out like `truth`, or with the dimension `ensemble`.
+        climatology: what anomalies are taken from, laid out like `truth`; None leaves the correlation out.
+        events: by name.
+        spectrum: of the cells; None leaves spectra out.
 
     Returns:
-        (start, variable, lead_time): `fair_crps`, `squared_error` and `bias` of the ensemble mean,
-        `variance` (ddof = 1), and for each baseline `<name>_absolute_error` and `<name>_squared_error`;
-        the coordinate `units` (variable) and the attribute `num_members`.
+        (start, variable, lead_time): `fair_crps`, `energy_score`, `squared_error` and `bias` of the ensemble
+        mean, `variance` (ddof = 1), `anomaly_correlation` of the mean; for each baseline
+        `<name>_squared_error`, and `<name>_absolute_error` or, of an ensemble, `<name>_fair_crps`.
+        Besides: `rank_table` (…, candidate, rank), see `ranks`; `event_share` and `event_happened`
+        (…, event, count), see `events`; `power` of the members, `mean_power` of their mean and `truth_power`
+        (…, wavenumber). The coordinate `units` (variable) and the attribute `num_members`.
 
     Raises:
         ValueError: if there are fewer than two members, or the weights do not fit the cells.
         KeyError: if `truth` or a baseline lacks a variable of the forecast.
     """
     forecast, weights = by_lead_time(forecast), _cell_weights(forecast, weights)
-    _check_variables(forecast, {"truth": truth, **baselines})
-    truth = by_lead_time(truth)
-    baselines = {name: by_lead_time(baseline) for name, baseline in baselines.items()}
+    others = {"truth": truth, **baselines}
+    if climatology is not None:
+        others["the climatology"] = climatology
+    _check_variables(forecast, others | {name: event.threshold for name, event in (events or {}).items()})
+    others = {name: by_lead_time(other) for name, other in others.items()}
 
     names = [str(name) for name in forecast.data_vars]
+    variables = []
     # numbagg, where it is installed, compiles for seconds to save milliseconds.
     with xr.set_options(use_numbagg=False):
-        variables = [
-            _variable_means(forecast[name], truth[name], {k: v[name] for k, v in baselines.items()}, weights)
-            for name in names
-        ]
-    means = xr.concat(variables, xr.Variable("variable", names))
+        for name in names:
+            fields = {other: by_name[name] for other, by_name in others.items()}
+            ensemble, observed = _aligned(forecast[name], fields.pop("truth"))
+            normal = fields.pop("the climatology", None)
+            means = _error_means(ensemble, observed, weights)
+            for baseline, field in fields.items():
+                means |= _baseline_means(baseline, _aligned(field, observed)[0], observed, weights)
+            if normal is not None:
+                means["anomaly_correlation"] = _anomaly_correlation(ensemble, observed, normal, weights)
+            means["energy_score"] = energy_score(ensemble, observed, weights)
+            means["rank_table"] = _ranks(ensemble, observed, weights)
+            if events:
+                thresholds = {
+                    k: (by_lead_time(event.threshold)[name], event.above) for k, event in events.items()
+                }
+                means |= _event_means(ensemble, observed, thresholds, weights)
+            if spectrum is not None:
+                means |= _power_means(ensemble, observed, spectrum)
+            variables.append(xr.Dataset(means))
     units = [forecast[name].attrs.get("units", "1") for name in names]
-    means = means.assign_coords(units=("variable", units)).assign_attrs(
-        num_members=forecast.sizes["ensemble"]
+    means = xr.concat(variables, xr.Variable("variable", names)).assign_coords(units=("variable", units))
+    return means.assign_attrs(num_members=forecast.sizes["ensemble"]).transpose(
+        "start", "variable", "lead_time", ...
     )
-    return means.transpose("start", "variable", "lead_time")
 
 
-def summarise(means: xr.Dataset) -> xr.Dataset:
-    """Scores from case means: averages over starts first, then roots and ratios.
+def energy_score(forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
+    """Fair energy score of whole fields, E|X − y| − E|X − X'|/2 (Gneiting & Raftery 2007, eq. 22).
 
-    Args:
-        means: from `case_means`, of all starts or a choice of them.
-
-    Returns:
-        (variable, lead_time): `fair_crps`, `rmse` of the ensemble mean, `spread` and `bias` in the field's
-        units, `spread_skill` = √((M + 1)/M · mean variance / mean squared error), which is 1 for members
-        exchangeable with the truth (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1), and for each baseline
-        `<name>_mae` and `<name>_rmse`.
-    """
-    num_members = means.attrs["num_members"]
-    mean = means.mean("start", keep_attrs=True)
-    scores = {
-        "fair_crps": mean["fair_crps"],
-        "rmse": np.sqrt(mean["squared_error"]),
-        "spread": np.sqrt(mean["variance"]),
-        "spread_skill": np.sqrt((num_members + 1) / num_members * mean["variance"] / mean["squared_error"]),
-        "bias": mean["bias"],
-    }
-    for name in mean.data_vars:
-        if name.endswith("_absolute_error"):
-            baseline = name.removesuffix("_absolute_error")
-            scores[f"{baseline}_mae"] = mean[name]
-            scores[f"{baseline}_rmse"] = np.sqrt(mean[f"{baseline}_squared_error"])
-    attrs = {"num_members": num_members, "num_starts": means.sizes["start"]}
-    return xr.Dataset(scores, attrs=attrs)
-
-
-def verify(
-    forecast: xr.Dataset, truth: xr.Dataset, weights: ArrayLike, baselines: Mapping[str, xr.Dataset]
-) -> xr.Dataset:
-    """Scores of an ensemble forecast and its baselines; arguments of `case_means`, answer of `summarise`."""
-    return summarise(case_means(forecast, truth, weights, baselines))
-
-
-def rank_histogram(forecast: xr.Dataset, truth: xr.Dataset, weights: ArrayLike) -> xr.DataArray:
-    """Relative frequency of the rank of the truth among the members (Hamill 2001).
-
-    Ties are shared evenly among their ranks. Flat, at 1/(M + 1), if truth and members are exchangeable.
+    |·| is the root of the area mean of the square, so that the score has the units of the field, and for one
+    cell is the fair CRPS.
 
     Args:
-        forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell).
-        truth: the forecast's variables with dimensions (start, lead_time, cell), see `fields_like`.
-        weights: (cell,) area weights, of any sum.
+        forecast: (start, lead_time, ensemble, cell).
+        truth: (start, lead_time, cell); cells where it is NaN are left out.
+        weights: (cell,).
 
     Returns:
-        (variable, lead_time, rank), rank 1…M + 1, with sum 1 over the ranks.
-
-    Raises:
-        ValueError: if the weights do not fit the cells.
-        KeyError: if `truth` lacks a variable of the forecast.
+        (start, lead_time).
     """
-    forecast, weights = by_lead_time(forecast), _cell_weights(forecast, weights)
-    _check_variables(forecast, {"truth": truth})
-    truth = by_lead_time(truth)
+    fields = forecast.transpose(*_CASE, "ensemble", "cell").values
+    observed = truth.transpose(*_CASE, "cell").values
+    scores = np.full(observed.shape[:2], np.nan)
+    for case in np.ndindex(scores.shape):
+        known = np.isfinite(observed[case])
+        if known.any():
+            scale = np.sqrt(weights.values[known] / weights.values[known].sum())
+            members = fields[case][:, known] * scale
+            to_truth = cdist(members, (observed[case][known] * scale)[None])
+            scores[case] = to_truth.mean() - pdist(members).mean() / 2
+    return xr.DataArray(scores, dims=_CASE)
 
-    names = [str(name) for name in forecast.data_vars]
-    ranks = [
-        count_ranks(
-            *_aligned(forecast[name], truth[name]), "ensemble", preserve_dims=["lead_time"], weights=weights
-        )
-        for name in names
-    ]
-    return xr.concat(ranks, xr.Variable("variable", names)).transpose("variable", "lead_time", "rank")
 
-
-def _variable_means(
-    forecast: xr.DataArray, truth: xr.DataArray, baselines: Mapping[str, xr.DataArray], weights: xr.DataArray
-) -> xr.Dataset:
-    """Case means of one variable."""
-    forecast, truth = _aligned(forecast, truth)
-    ensemble_mean = forecast.mean("ensemble")
+def _error_means(
+    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray
+) -> dict[str, xr.DataArray]:
     over_cells = {"reduce_dims": ["cell"], "weights": weights}
+    mean = forecast.mean("ensemble")
     variance = forecast.var("ensemble", ddof=1).where(truth.notnull())
-    means = {
+    return {
         "fair_crps": crps_for_ensemble(forecast, truth, "ensemble", method="fair", **over_cells),
-        "squared_error": mse(ensemble_mean, truth, **over_cells),
+        "squared_error": mse(mean, truth, **over_cells),
         "variance": variance.weighted(weights).mean("cell"),
-        "bias": additive_bias(ensemble_mean, truth, **over_cells),
+        "bias": additive_bias(mean, truth, **over_cells),
     }
-    for name, baseline in baselines.items():
-        baseline, _ = _aligned(baseline, truth)
-        means[f"{name}_absolute_error"] = mae(baseline, truth, **over_cells)
-        means[f"{name}_squared_error"] = mse(baseline, truth, **over_cells)
-    return xr.Dataset(means)
+
+
+def _baseline_means(
+    name: str, baseline: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    over_cells = {"reduce_dims": ["cell"], "weights": weights}
+    if "ensemble" not in baseline.dims:
+        return {
+            f"{name}_absolute_error": mae(baseline, truth, **over_cells),
+            f"{name}_squared_error": mse(baseline, truth, **over_cells),
+        }
+    return {
+        f"{name}_fair_crps": crps_for_ensemble(baseline, truth, "ensemble", method="fair", **over_cells),
+        f"{name}_squared_error": mse(baseline.mean("ensemble"), truth, **over_cells),
+    }
+
+
+def _anomaly_correlation(
+    forecast: xr.DataArray, truth: xr.DataArray, climatology: xr.DataArray, weights: xr.DataArray
+) -> xr.DataArray:
+    """Of the ensemble mean and the truth, over the area (WMO-No. 485, appendix 2.2.36: centred)."""
+    climatology, _ = _aligned(climatology, truth)
+    return xr.corr(forecast.mean("ensemble") - climatology, truth - climatology, "cell", weights=weights)
+
+
+def _ranks(forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
+    table = rank_table(_values(forecast), _values(truth), weights.values)
+    ranks = np.arange(1, table.shape[-1] + 1)
+    return xr.DataArray(table, dims=(*_CASE, "candidate", "rank"), coords={"rank": ranks})
+
+
+def _event_means(
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    thresholds: Mapping[str, tuple[xr.DataArray, bool]],
+    weights: xr.DataArray,
+) -> dict[str, xr.DataArray]:
+    tables = []
+    for threshold, above in thresholds.values():
+        sign = 1 if above else -1  # below a threshold is above it with all signs turned
+        fields = (_values(forecast), _values(truth), _values(_aligned(threshold, truth)[0]))
+        tables.append(event_table(*(sign * field for field in fields), weights.values))
+    table = np.stack(tables, axis=2)  # start, lead_time, event, 2, count
+    dims, coords = (*_CASE, "event", "count"), {"event": list(thresholds)}
+    return {
+        "event_share": xr.DataArray(table[..., 0, :], coords, dims),
+        "event_happened": xr.DataArray(table[..., 1, :], coords, dims),
+    }
+
+
+def _power_means(
+    forecast: xr.DataArray, truth: xr.DataArray, spectrum: PowerSpectrum
+) -> dict[str, xr.DataArray]:
+    members = spectrum(torch.from_numpy(_values(forecast))).mean(-2)
+    of_mean = spectrum(torch.from_numpy(_values(forecast.mean("ensemble"))))
+    of_truth = spectrum(torch.from_numpy(_values(truth)))
+    coords = {"wavenumber": spectrum.wavenumbers}
+    return {
+        name: xr.DataArray(power.numpy(), dims=(*_CASE, "wavenumber"), coords=coords)
+        for name, power in {"power": members, "mean_power": of_mean, "truth_power": of_truth}.items()
+    }
+
+
+def _values(field: xr.DataArray) -> Float64:
+    return field.transpose(*_CASE, ..., "cell").values
 
 
 def _aligned(forecast: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

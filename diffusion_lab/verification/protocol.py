@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import xarray as xr
 from rich.progress import Progress
 
-from diffusion_lab.data.climatology import Climatology, climatology_of
+from diffusion_lab.data.climatology import climatology_of
 from diffusion_lab.data.dates import lead_name
 from diffusion_lab.data.store import Store
 from diffusion_lab.graphs import area_weights
-from diffusion_lab.verification.forecasts import rank_histogram, verify
-from diffusion_lab.verification.layout import by_lead_time, fields_like
+from diffusion_lab.graphs.weights import is_limited_area
+from diffusion_lab.verification.baselines import baselines_of, extremes, truth_of
+from diffusion_lab.verification.forecasts import case_means
+from diffusion_lab.verification.layout import by_lead_time
+from diffusion_lab.verification.spectra import PowerSpectrum
+from diffusion_lab.verification.summary import summarise
 
 if TYPE_CHECKING:
     from diffusion_lab.inference import Forecaster
@@ -39,117 +46,146 @@ def forecast_starts(
     forecaster: Forecaster,
     starts: Sequence[np.datetime64],
     steps: int,
-    members: int,
+    members: int | Sequence[int],
     *,
     seed: int = 0,
     data: Store | str | None = None,
     noise_scheduler_params: Mapping[str, Any] | None = None,
     sampler_params: Mapping[str, Any] | None = None,
     progress: bool = True,
+    folder: str | Path | None = None,
 ) -> xr.Dataset:
-    """Forecast from several starts; arguments as `Forecaster.forecast`.
+    """Forecast from several starts; arguments as `Forecaster.forecast`, and `progress` shows a bar.
+
+    `folder` keeps the forecast of each start in a file there, and takes up what an earlier call with the same
+    weights and settings has left; the answer is then read from the files as it is used.
 
     Returns:
         Dataset with dims (start, lead_time, ensemble, cell).
     """
+    overrides = {"noise_scheduler_params": noise_scheduler_params, "sampler_params": sampler_params}
+    if folder is not None:
+        asked = {
+            "steps": steps,
+            "members": members,
+            "seed": seed,
+            "store": forecaster.reader(data).store.path,
+        }
+        folder = Path(folder) / _key(forecaster, asked | overrides)
+        folder.mkdir(parents=True, exist_ok=True)
     forecasts = []
     with Progress(transient=True, disable=not progress) as bar:
-        task = bar.add_task(
-            f"{len(starts)} forecasts of {steps} × {lead_name(forecaster.step)}", total=len(starts)
-        )
-        for start in starts:
-            forecast = forecaster.forecast(
-                start,
-                steps,
-                members,
-                seed,
-                data,
-                noise_scheduler_params=noise_scheduler_params,
-                sampler_params=sampler_params,
-            )
-            forecasts.append(by_lead_time(forecast))
-            bar.advance(task)
-    return xr.concat(forecasts, "start", combine_attrs="override")
+        about = f"{len(starts)} forecasts of {steps} × {lead_name(forecaster.step)}"
+        for start in bar.track(starts, description=about):
+            path = folder and folder / f"{np.datetime_as_string(start, 'm').replace(':', '')}.nc"
+            if path is None or not path.exists():
+                forecast = by_lead_time(forecaster.forecast(start, steps, members, seed, data, **overrides))
+            if path is not None:
+                if not path.exists():
+                    # Under its name only when it is whole: a run may stop in the middle of a file.
+                    forecast.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf")
+                    path.with_suffix(".partial").rename(path)
+                forecast = xr.open_dataset(path, engine="h5netcdf", chunks={}, decode_timedelta=True)
+            forecasts.append(forecast)
+    return xr.concat(forecasts, "start", combine_attrs="override", data_vars="all")
 
 
-def truth_of(forecast: xr.Dataset, store: Store, *, at_start: bool = False) -> xr.Dataset:
-    """What a store holds at the valid times of a forecast (or at its starts), (start, lead_time, cell)."""
+def deterministic_forecast(
+    forecaster: Forecaster, starts: Sequence[np.datetime64], steps: int, **options: Any
+) -> xr.Dataset:
+    """The deterministic forecast of the same network: one call a step, rolled out; `options` as above.
 
-    def fields(dates: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        return store.read([store.index(date) for date in dates], names)[:, :, 0]
+    With one noise level the sampler answers D(y; sigma_max), the mean of all that may follow.
 
-    return fields_like(forecast, fields, at_start=at_start)
-
-
-def baselines_of(
-    forecast: xr.Dataset, store: Store, climatology: Climatology | None = None
-) -> dict[str, xr.Dataset]:
-    """Persistence of the start, and the climatology of date and hour."""
-    climatology = climatology or climatology_of(store)
-
-    def fields(dates: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        return climatology.evaluate(dates)[:, [climatology.variables.index(name) for name in names]]
-
-    return {
-        "persistence": truth_of(forecast, store, at_start=True),
-        "climatology": fields_like(forecast, fields),
-    }
+    Returns:
+        Dataset with dims (start, lead_time, cell).
+    """
+    one_call = forecast_starts(
+        forecaster, starts, steps, [0], noise_scheduler_params={"num_steps": 1}, **options
+    )
+    return one_call.isel(ensemble=0, drop=True)
 
 
-def score(forecast: xr.Dataset, store: Store) -> xr.Dataset:
-    """Scores of a forecast against a store, see `verification.verify`, and its rank histograms.
+def run_protocol(
+    forecaster: Forecaster,
+    starts: Sequence[np.datetime64],
+    steps: int,
+    members: int,
+    *,
+    seed: int = 0,
+    data: Store | str | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **overrides: Mapping[str, Any] | None,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Forecast from several starts and score it, beside the deterministic forecast; as `forecast_starts`.
+
+    Returns:
+        The forecast, (start, lead_time, ensemble, cell), and its scores, see `score`.
+    """
+    options = {"seed": seed, "data": data, "folder": folder, "progress": progress}
+    single = deterministic_forecast(forecaster, starts, steps, **options)
+    forecast = forecast_starts(forecaster, starts, steps, members, **options, **overrides)
+    store = forecaster.reader(data).store
+    return forecast, score(forecast, store, {"deterministic": single}, progress=progress)
+
+
+def score(
+    forecast: xr.Dataset,
+    store: Store,
+    baselines: Mapping[str, xr.Dataset] | None = None,
+    *,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Scores of a forecast against a store and simple forecasts, with confidence intervals.
+
+    One start is in memory at a time. Baselines are persistence, climatology, and the weather of other years
+    if the store has any; its extremes are the events. Spectra are those of the globe.
 
     Args:
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell); variables the store lacks
             are an error.
         store: holds all valid times.
+        baselines: further forecasts by name, laid out alike, such as the deterministic one.
+        progress: show a bar.
 
     Returns:
-        (variable, lead_time) scores, and "rank_histogram" (variable, lead_time, rank).
+        Scores, see `summary.summarise`.
     """
-    truth = truth_of(forecast, store)
+    forecast = by_lead_time(forecast)
     weights = area_weights(store.latitudes, store.longitudes)
-    scores = verify(forecast, truth, weights, baselines_of(forecast, store))
-    return scores.assign(rank_histogram=rank_histogram(forecast, truth, weights))
+    limited = is_limited_area(store.latitudes, store.longitudes)
+    spectrum = None if limited else PowerSpectrum(store.latitudes, store.longitudes)
+    climatology = climatology_of(store)
+    means = []
+    with Progress(transient=True, disable=not progress) as bar:
+        for i in bar.track(range(forecast.sizes["start"]), description="scores"):
+            one = forecast.isel(start=[i])
+            compared = baselines_of(one, store, climatology)
+            ensemble = compared.get("climatological_ensemble")
+            further = {name: by_lead_time(other).isel(start=[i]) for name, other in (baselines or {}).items()}
+            case = case_means(
+                one,
+                truth_of(one, store),
+                weights,
+                compared | further,
+                climatology=compared["climatology"],
+                events=None if ensemble is None else extremes(ensemble),
+                spectrum=spectrum,
+            )
+            means.append(case)
+    return summarise(xr.concat(means, "start", combine_attrs="override"))
 
 
-def save_report(folder: str | Path, forecast: xr.Dataset, scores: xr.Dataset, store: Store) -> list[Path]:
-    """Write the scores and the pictures of a verification.
-
-    Returns:
-        The files: scores.nc, and for each variable maps at the first and last lead time of the first start,
-        rank histogram and scores against lead time, and a plume.
-    """
-    from matplotlib.figure import Figure
-
-    from diffusion_lab import plots
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    forecast, truth = by_lead_time(forecast), truth_of(forecast, store)
-    files = [folder / "scores.nc"]
-    scores.to_netcdf(files[0], engine="h5netcdf")
-    land = store.read(0, ["lsm"])[0, 0, 0] if "lsm" in store.variables else None
-    for name in map(str, forecast.data_vars):
-        for lead in forecast.lead_time.values[[0, -1]]:
-            figure = plots.forecast_panel(forecast, truth, name, lead_time=lead, land=land)
-            hours = int(lead / np.timedelta64(1, "h"))
-            files.append(folder / f"{name}_maps_{hours:03d}h.png")
-            figure.savefig(files[-1], dpi=110)
-        figure = Figure(figsize=(13, 3.8), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        cell = plots.nearest_cell(forecast, *_a_place(store))
-        plots.plume(left, forecast[name].isel(start=0, cell=cell), truth[name].isel(start=0, cell=cell))
-        plots.score_vs_lead(middle, scores, name)
-        plots.rank_histogram(right, scores.rank_histogram.sel(variable=name).mean("lead_time").values)
-        figure.suptitle(f"{name}: plume at one place, score against lead time, rank histogram")
-        files.append(folder / f"{name}_scores.png")
-        figure.savefig(files[-1], dpi=110)
-    return files
-
-
-def _a_place(store: Store) -> tuple[float, float]:
-    """Where the plume is drawn: 50° N, 0° E on the globe, else the middle of the region."""
-    if np.ptp(store.latitudes) > 120:
-        return 50.0, 0.0
-    return float(np.mean(store.latitudes)), float(np.mean(store.longitudes))
+def _key(forecaster: Forecaster, asked: Mapping[str, Any]) -> str:
+    """A name for all that a forecast depends on: the weights and the settings."""
+    settings = forecaster.settings.override(
+        asked["noise_scheduler_params"], asked["sampler_params"]
+    ).as_dict()
+    document = json.dumps(
+        [{**asked, "members": str(asked["members"])}, settings], sort_keys=True, default=str
+    )
+    digest = hashlib.blake2b(document.encode(), digest_size=8)
+    for tensor in forecaster.model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -247,6 +247,6 @@ class _Cache:
 def _fingerprint(model: torch.nn.Module) -> str:
     """A hash of the weights: a checkpoint of the same name may be another one tomorrow."""
     digest = hashlib.blake2b(digest_size=8)
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for weight in model.parameters():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -54,7 +54,7 @@ class PowerSpectrum:
         if torch.linalg.eigvalsh(gram)[0] < _WORST_GRAM:
             raise ValueError(
                 f"{latitudes.size} nodes do not determine the harmonics to wavenumber {max_wavenumber}; "
-                "take a lower max_wavenumber (a limited area has no spectrum: its nodes are not all over the globe)"
+                "take a lower max_wavenumber (a limited area has no spectrum: its nodes leave a hole)"
             )
         self.wavenumbers = np.arange(max_wavenumber + 1)
         self._analysis = torch.linalg.solve(gram, weighted.T).T.contiguous()  # (grid, harmonic)

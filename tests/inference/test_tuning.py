@@ -8,12 +8,15 @@ from diffusion_lab.inference.tuning import TuneRequest, run_tune, search_dates
 
 
 def request(checkpoint, *words):
-    return TuneRequest.parse([f"checkpoint={checkpoint}", "unseen_start=2025", "unseen_every=5d", *words])
+    """Of a search in the toy's last months; it is trained to the end of October 2024."""
+    own = ["start=2024-11", "unseen_start=2025", "unseen_every=5d"]
+    return TuneRequest.parse([f"checkpoint={checkpoint}", *own, *words])
 
 
 def test_search_and_judgement_share_no_date(checkpoint, forecaster):
-    """The toy is trained to the end of October 2024 and ends on 3 February 2025, a state a day."""
-    seen, unseen = search_dates(forecaster, request(checkpoint), 1)
+    """The toy ends on 3 February 2025, a state a day."""
+    forecaster.release.training["window"] = ["2024-01", "2024-10"]
+    seen, unseen = search_dates(forecaster, request(checkpoint, "start=null"), 1)
     assert (len(seen), str(seen[0])[:10], str(seen[-1])[:10]) == (8, "2024-11-02", "2024-12-30")
     assert [str(day)[:10] for day in unseen[:2]] == ["2025-01-02", "2025-01-07"]
     assert len(unseen) == 7
@@ -29,19 +32,18 @@ def test_windows_that_overlap_are_refused(checkpoint, forecaster):
 
 
 def test_a_checkpoint_that_does_not_name_its_training_window(checkpoint, forecaster):
-    forecaster.release.training.pop("window", None)
     with pytest.raises(ConfigError, match="give start=… and end=…"):
-        search_dates(forecaster, request(checkpoint), 1)
+        search_dates(forecaster, request(checkpoint, "start=null"), 1)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trails=3"], "there is no key 'trails'; did you mean 'trials'"),
-        (["space.sigmamax=3"], "there is no key 'space.sigmamax'; did you mean 'sigma_max'"),
-        (["space.sampler=[dies]"], "space: sampler must name some of euler"),
-        (["members=1"], "members: Input should be greater than or equal to 2"),
-        (["unseen_starts=2"], "unseen_starts: Input should be greater than or equal to 3"),
+        (["trails=3"], "trails = 3: there is no such key; did you mean 'trials'"),
+        (["space.sigmamax=3"], "space.sigmamax = 3: there is no such key; did you mean 'sigma_max'"),
+        (["space.sampler=[dies]"], "sampler must name some of euler"),
+        (["members=1"], "members = 1: input should be greater than or equal to 2"),
+        (["unseen_starts=2"], "unseen_starts = 2: input should be greater than or equal to 3"),
     ],
 )
 def test_wrong_keys_are_named(words, message):

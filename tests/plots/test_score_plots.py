@@ -3,7 +3,18 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from diffusion_lab.plots import noise_schedule, rank_histogram, score_vs_lead, training_curves
+from diffusion_lab.plots import (
+    noise_schedule,
+    rank_histogram,
+    reliability,
+    roc,
+    score_vs_lead,
+    scorecard,
+    spectra,
+    spectra_ratio,
+    spread_skill,
+    training_curves,
+)
 from diffusion_lab.plots.style import pretty_units
 
 
@@ -51,6 +62,91 @@ def test_score_stands_beside_what_it_is_compared_with(ax, scores, score, expecte
     assert lines == expected
     assert list(ax.lines[0].get_xdata()) == [1, 2, 3]
     assert ax.get_ylabel() == ("z500 spread-skill ratio [–]" if score == "spread_skill" else "z500 [m² s⁻²]")
+
+
+def test_intervals_are_bands_and_bars(ax, scores):
+    bounds = np.array([[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]])
+    scores = scores.assign(fair_crps_interval=(("bound", "variable", "lead_time"), bounds))
+    score_vs_lead(ax, scores, "z500")
+    corners = {tuple(corner) for corner in ax.collections[0].get_paths()[0].vertices}
+    assert {(1, 1), (2, 2), (3, 3), (1, 4), (2, 5), (3, 6)} <= corners
+    other = Figure().subplots()
+    rank_histogram(other, [0.5, 0.25, 0.25], [[0.4, 0.2, 0.2], [0.6, 0.3, 0.3]])
+    bars = [segment[:, 1].tolist() for segment in other.collections[0].get_segments()]
+    np.testing.assert_allclose(bars, [[1.2, 1.8], [0.6, 0.9], [0.6, 0.9]])
+
+
+def test_baselines_that_are_ensembles_stand_beside_by_their_crps(ax, scores):
+    twin = {"weather_of_1990_fair_crps": scores["fair_crps"] + 7, "weather_of_1990_rmse": scores["rmse"]}
+    score_vs_lead(ax, scores.assign(twin), "z500")
+    assert drawn(ax)["weather of 1990"] == [7, 8, 9]
+
+
+def test_spread_skill_of_all_variables(ax, scores):
+    spread_skill(ax, scores)
+    assert drawn(ax)["z500"] == [9, 10, 11]
+    assert ax.get_ylabel() == "spread-skill ratio [–]"
+
+
+@pytest.fixture
+def powers():
+    values = np.array([100.0, 8.0, 4.0, 2.0]).reshape(1, 1, 4)
+    names = {"power": 1.0, "mean_power": 0.5, "truth_power": 2.0, "power_ratio": 0.1}
+    fields = {
+        name: (("variable", "lead_time", "wavenumber"), factor * values) for name, factor in names.items()
+    }
+    bounds = np.stack([0.9 * values, 1.1 * values])
+    return xr.Dataset(
+        fields | {"power_interval": (("bound", "variable", "lead_time", "wavenumber"), bounds)},
+        coords={
+            "variable": ["z500"],
+            "units": ("variable", ["m2 s-2"]),
+            "lead_time": [np.timedelta64(1, "D")],
+            "wavenumber": np.arange(4),
+        },
+    )
+
+
+def test_spectra_start_at_wavenumber_one(ax, powers):
+    """The power at 0 is the square of the mean, which would dwarf the rest."""
+    spectra(ax, powers, "z500", np.timedelta64(1, "D"))
+    assert drawn(ax) == {"truth": [16, 8, 4], "members": [8, 4, 2], "ensemble mean": [4, 2, 1]}
+    assert list(ax.lines[0].get_xdata()) == [1, 2, 3]
+    assert ax.get_ylabel() == "power of z500 [m⁴ s⁻⁴]"
+    other = Figure().subplots()
+    spectra_ratio(other, powers, np.timedelta64(1, "D"))
+    np.testing.assert_allclose(drawn(other)["z500"], [0.8, 0.4, 0.2])
+
+
+def test_reliability_and_roc_of_a_known_table(ax):
+    # Two members: half of the time none sees the event, which then happens in 1 of 10 cases; and so on.
+    share = xr.DataArray([0.5, 0.3, 0.2], dims="count")
+    happened = xr.DataArray([0.05, 0.15, 0.2], dims="count")
+    reliability(ax, share, happened, "warm")
+    assert list(ax.lines[-1].get_xdata()) == [0, 0.5, 1]
+    np.testing.assert_allclose(drawn(ax)["warm"], [0.1, 0.5, 1.0])
+    sizes = ax.collections[0].get_sizes()
+    np.testing.assert_allclose(np.diff(sizes) / np.diff(share), np.full(2, 250))
+    other = Figure().subplots()
+    roc(other, share, happened, "warm")
+    np.testing.assert_allclose(drawn(other)["warm"], [1, 0.35 / 0.4, 0.2 / 0.4, 0])
+    np.testing.assert_allclose(other.lines[-1].get_xdata(), [1, 0.15 / 0.6, 0, 0], atol=1e-12)
+
+
+def test_the_scorecard_prints_skill_and_marks_what_is_clear(ax, scores):
+    pair = ("variable", "lead_time")
+    skill = scores[["fair_crps"]].assign(
+        deterministic_crpss=(pair, [[0.25, -0.1, 0.02]]),
+        deterministic_crpss_interval=(("bound", *pair), [[[0.2, -0.2, -0.1]], [[0.3, -0.05, 0.1]]]),
+    )
+    scorecard(ax, skill, "deterministic")
+    assert [(text.get_text(), text.get_weight()) for text in ax.texts] == [
+        ("+25", "bold"),
+        ("−10", "bold"),
+        ("+2", "normal"),
+    ]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["24 h", "2 d", "3 d"]
+    assert ax.get_title() == "CRPS skill against deterministic [%]"
 
 
 def test_unknown_score_is_refused(ax, scores):

@@ -8,7 +8,7 @@ from diffusion_lab.data import open_store
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.samplers import SAMPLERS
-from diffusion_lab.training.publish import _SCORES, as_dict, network_calls
+from diffusion_lab.training.publish import as_dict, measured_weaknesses, network_calls
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -22,10 +22,42 @@ def noise(draw):
     return torch.randn(1, 1, 1, 3, 2, generator=torch.Generator().manual_seed(draw))
 
 
-def test_scores_are_rounded_to_four_digits():
-    values = {name: (("variable", "lead_time"), [[1.0, 123.456789]]) for name in (*_SCORES, "spread_skill")}
-    scores = as_dict(xr.Dataset(values, {"variable": ["z500"], "lead_time": [24, 48]}))
-    assert scores["z500"]["fair_crps"] == 123.5
+@pytest.fixture
+def scores():
+    one = (("variable", "lead_time"), [[1.0, 123.456789]])
+    interval = (("bound", "variable", "lead_time"), [[[0.5, np.nan]], [[2.0, 130.06]]])
+    ratio = np.ones((1, 2, 22))
+    ratio[0, 1, [0, 3, 20, 21]] = 0.7  # the mean, and what a grid hardly carries, do not count
+    return xr.Dataset(
+        {
+            "fair_crps": one,
+            "fair_crps_interval": interval,
+            "spread_skill": (("variable", "lead_time"), [[0.95, 0.85]]),
+            "persistence_rmse": one,
+            "persistence_crpss": (("variable", "lead_time"), [[0.5, -0.1]]),
+            "power_ratio": (("variable", "lead_time", "wavenumber"), ratio),
+        },
+        {
+            "variable": ["z500"],
+            "lead_time": np.array([24, 120], "timedelta64[h]"),
+            "wavenumber": np.arange(22),
+        },
+    )
+
+
+def test_scores_are_rounded_to_four_digits(scores):
+    kept = as_dict(scores)["z500"]
+    assert kept["fair_crps"] == [1.0, 123.5]
+    assert kept["fair_crps_interval"] == [[0.5, 2.0], [None, 130.1]]
+    assert "power_ratio" not in kept
+
+
+def test_the_card_says_what_the_scores_show(scores):
+    assert measured_weaknesses(scores) == [
+        "z500 at 5 d: CRPS above that of persistence.",
+        "z500 at 5 d: spread too small, 0.85 of what it should be.",
+        "z500 at 5 d: power 0.70 to 1.00 of the truth's, over 20 % off at the wavenumbers 3, 20.",
+    ]
 
 
 @pytest.mark.parametrize("name", ["example-tendency", "example-state"])
@@ -38,4 +70,4 @@ def test_released_checkpoints_are_small_and_start_from_the_shipped_store(name):
     assert np.datetime64(last) < np.datetime64("2025-01")  # the test year was never trained on
     assert forecaster.reader().store.variables == store.variables
     for scores in forecaster.release.scores["by_variable"].values():
-        assert scores["fair_crps"] < scores["persistence_mae"]
+        assert (np.asarray(scores["fair_crps"]) < scores["persistence_mae"]).all()

@@ -1,16 +1,22 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from diffusion_lab.data.climatology import climatology_of
+from diffusion_lab.graphs import area_weights
+from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.verification import (
     baselines_of,
     forecast_starts,
-    save_report,
+    run_protocol,
     score,
     spread_out,
     truth_of,
 )
+from diffusion_lab.verification.baselines import climatological_ensemble, extremes
 
 DAY = np.timedelta64(1, "D")
 STARTS = np.array(["2024-12-01", "2025-01-15"], "datetime64[s]")
@@ -20,14 +26,19 @@ class Echo:
     """A forecaster whose members are the start's state plus lead times and member number."""
 
     step = DAY.astype("timedelta64[s]")
+    settings = SamplingSettings()
 
     def __init__(self, store):
-        self.store, self.calls = store, []
+        self.store, self.calls, self.model = store, [], torch.nn.Linear(1, 1)
+
+    def reader(self, data):
+        return SimpleNamespace(store=data)
 
     def forecast(self, date, steps, members, seed, data, **overrides):
         self.calls.append((date, steps, members, seed, data, overrides))
         leads = np.arange(1, steps + 1)
-        offsets = 10.0 * leads[:, None, None] + np.arange(members)[:, None]
+        numbers = np.arange(members) if isinstance(members, int) else np.asarray(members)
+        offsets = 10.0 * leads[:, None, None] + numbers[:, None]
         state = self.store.read(self.store.index(date), ["t850", "msl"])[0, :, 0]
         return xr.Dataset(
             {
@@ -89,7 +100,7 @@ def test_truth_is_what_the_store_holds_at_valid_times(toy_store, forecast):
 
 def test_baselines_are_the_start_and_the_season(toy_store, forecast):
     baselines = baselines_of(forecast, toy_store)
-    assert list(baselines) == ["persistence", "climatology"]
+    assert list(baselines) == ["persistence", "climatology", "climatological_ensemble"]
     start = toy_store.read(toy_store.index("2024-12-01"), ["t850"])[0, 0, 0]
     np.testing.assert_array_equal(baselines["persistence"]["t850"][0], np.stack([start, start]))
     climatology = climatology_of(toy_store)
@@ -126,16 +137,82 @@ def test_a_variable_without_truth_is_refused(toy_store, forecast):
         score(forecast.rename(msl="q700"), toy_store)
 
 
-def test_the_report_has_scores_and_pictures(toy_store, forecast, tmp_path):
-    forecast = forecast[["t850"]]
-    scores = score(forecast, toy_store)
-    files = save_report(tmp_path / "report", forecast, scores, toy_store)
-    assert [file.name for file in files] == [
-        "scores.nc",
-        "t850_maps_024h.png",
-        "t850_maps_048h.png",
-        "t850_scores.png",
-    ]
-    assert all(file.stat().st_size > 5_000 for file in files)
-    with xr.open_dataset(files[0], engine="h5netcdf") as stored:
-        xr.testing.assert_allclose(stored["fair_crps"], scores["fair_crps"])
+def test_the_climatological_ensemble_is_the_weather_of_other_years(toy_store, forecast):
+    climatology = climatology_of(toy_store)
+    ensemble = climatological_ensemble(forecast.isel(start=[1]), toy_store, climatology)["t850"]
+    assert ensemble.dims == ("start", "lead_time", "ensemble", "cell")
+    # Within 45 days of 16 January are, in 2024, 1 January to 1 March and 2 to 31 December: 91 days, of which
+    # are taken evenly.
+    days = np.arange("2024-01-01", "2024-03-02", dtype="datetime64[D]")
+    days = np.append(days, np.arange("2024-12-02", "2025-01-01", dtype="datetime64[D]"))
+    chosen = days[np.linspace(0, 90, 30).round().astype(int)].astype("datetime64[s]")
+    column = climatology.variables.index("t850")
+    states = toy_store.read([toy_store.index(day) for day in chosen], ["t850"])[:, 0, 0]
+    normal = climatology.evaluate(chosen)[:, column]
+    today = climatology.evaluate(np.array(["2025-01-16"], "datetime64[s]"))[0, column]
+    np.testing.assert_allclose(ensemble[0, 0], states - normal + today, atol=1e-3)
+
+
+def test_extremes_are_tenths_of_the_climatological_ensemble(toy_store, forecast):
+    ensemble = baselines_of(forecast, toy_store)["climatological_ensemble"]
+    low, high = extremes(ensemble).values()
+    assert (low.above, high.above) == (False, True)
+    # Of n members, 1 + 0.1 (n - 1), rounded down, are at or below the quantile 0.1 by linear interpolation.
+    members = ensemble.sizes["ensemble"]
+    beyond = (1 + (members - 1) // 10) / members
+    assert (ensemble["msl"] <= low.threshold["msl"]).mean().item() == pytest.approx(beyond, abs=1e-3)
+    assert (ensemble["msl"] >= high.threshold["msl"]).mean().item() == pytest.approx(beyond, abs=1e-3)
+
+
+def test_years_without_others_have_no_climatological_ensemble(toy_store, forecast):
+    summer = forecast.isel(start=[0]).assign_coords(
+        forecast_reference_time=("start", np.array(["2024-07-01"], "datetime64[ns]"))
+    )
+    assert "climatological_ensemble" not in baselines_of(summer, toy_store)
+
+
+def test_forecasts_are_kept_and_taken_up_again(toy_store, tmp_path):
+    echo = Echo(toy_store)
+    options = {"data": toy_store, "folder": tmp_path, "progress": False}
+    first = forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    both = forecast_starts(echo, STARTS, 1, 2, **options)
+    assert [call[0] for call in echo.calls] == list(STARTS)
+    xr.testing.assert_equal(both.isel(start=[0]).compute(), first.compute())
+    in_memory = forecast_starts(echo, STARTS, 1, 2, data=toy_store, progress=False)
+    xr.testing.assert_equal(both.compute(), in_memory)
+    echo.calls.clear()
+    forecast_starts(echo, STARTS[:1], 1, 2, seed=1, **options)
+    forecast_starts(echo, STARTS[:1], 1, 2, noise_scheduler_params={"num_steps": 2}, **options)
+    echo.model = torch.nn.Linear(1, 1)
+    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    assert len(echo.calls) == 3  # another seed, other settings, other weights
+
+
+def test_a_forecast_that_was_cut_short_is_made_again(toy_store, tmp_path):
+    echo = Echo(toy_store)
+    options = {"data": toy_store, "folder": tmp_path, "progress": False}
+    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    (whole,) = tmp_path.rglob("*.nc")
+    whole.rename(whole.with_suffix(".partial"))
+    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    assert len(echo.calls) == 2
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["2024-12-01T0000.nc"]
+
+
+def test_the_deterministic_forecast_is_one_call_of_one_member(toy_store):
+    echo = Echo(toy_store)
+    forecast, scores = run_protocol(
+        echo, STARTS, 2, 3, seed=5, data=toy_store, progress=False, sampler_params={"S_churn": 1.0}
+    )
+    assert forecast.sizes["ensemble"] == 3
+    single, *_ = echo.calls
+    assert single[1:4] == (2, [0], 5)
+    assert single[5] == {"noise_scheduler_params": {"num_steps": 1}, "sampler_params": None}
+    # Member 0 is the start's state plus ten a day, so its error is that of persistence plus ten a day.
+    weights, errors = area_weights(toy_store.latitudes, toy_store.longitudes), []
+    for start in STARTS:
+        first = toy_store.index(start)
+        states = toy_store.read([first, first + 2], ["t850"])[:, 0, 0].astype(np.float64)
+        errors.append(weights @ np.abs(states[0] + 20 - states[1]))
+    at = scores.sel(variable="t850").isel(lead_time=1)
+    assert at["deterministic_mae"].item() == pytest.approx(np.mean(errors), rel=1e-6)
