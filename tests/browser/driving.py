@@ -40,24 +40,28 @@ def run_cell(page, source):
     return page.locator(".jp-Cell").last.locator(".jp-OutputArea-output").inner_text()
 
 
-def slider(page, label):
-    """The handle of the slider with this label."""
-    row = page.locator(".widget-slider, .widget-selection-slider", has=page.get_by_text(label, exact=True))
-    return row.locator(".noUi-handle").first
+def row(page, label):
+    """The slider with this label, its readout included."""
+    return page.locator(f'.widget-slider:has(.widget-label:text-is("{label}"))').first
+
+
+def handle_of(page, label):
+    """The handle of a slider, in sight."""
+    handle = row(page, label).locator(".noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    return handle
 
 
 def press(page, label, key, times=1):
     """Press a key, `times` times, on the slider with this label."""
-    handle = slider(page, label)
-    handle.scroll_into_view_if_needed()
+    handle = handle_of(page, label)
     for _ in range(times):
         handle.press(key)
 
 
 def drag(page, label, pixels, moves=10):
     """Drag the handle of a slider with the mouse, sideways."""
-    handle = slider(page, label)
-    handle.scroll_into_view_if_needed()
+    handle = handle_of(page, label)
     box = handle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
@@ -68,8 +72,7 @@ def drag(page, label, pixels, moves=10):
 
 def readout(page, label):
     """The value that is written beside the slider."""
-    row = page.locator(".widget-slider, .widget-selection-slider", has=page.get_by_text(label, exact=True))
-    return row.locator(".widget-readout").first.inner_text()
+    return row(page, label).locator(".widget-readout").inner_text()
 
 
 # The address of an image is another one with each new picture; a canvas is read.
@@ -83,18 +86,12 @@ def look(locator):
 
 
 def wait_for_change(locator, before):
-    """Wait until an image or canvas shows something else than `before`; the milliseconds it took."""
-    return locator.evaluate(
-        f"""(element, before) => new Promise(resolve => {{
-            const look = {_LOOK}, start = performance.now();
-            const check = () => {{
-                const now = look(element);
-                if (now !== null && now !== before) resolve(performance.now() - start);
-                else requestAnimationFrame(check);
-            }};
-            check();
-        }})""",
-        before,
+    """Wait until an image or canvas shows something else than `before`."""
+    page = locator.page
+    page.wait_for_function(
+        f"([element, before]) => {{ const now = ({_LOOK})(element); return now !== null && now !== before; }}",
+        arg=[locator.element_handle(), before],
+        polling="raf",
     )
 
 

@@ -18,6 +18,8 @@ STYLE = """<style>
                       border-bottom: 1px solid var(--jp-border-color2, #ccc); }
 .dl-tuner .dl-note { margin-left: 92px; font-size: 11px; line-height: 14px;
                      color: var(--jp-ui-font-color2, #666); }
+.dl-tuner .dl-date .widget-readout { min-width: 100px; overflow: visible; }
+.dl-tuner .widget-readout { min-width: 56px; }
 .dl-board { border-collapse: collapse; font: 12px var(--jp-ui-font-family, sans-serif); width: 100%;
             color: var(--jp-ui-font-color1, inherit); font-variant-numeric: tabular-nums; }
 .dl-board th, .dl-board td { padding: 2px 8px 2px 0; text-align: right; white-space: nowrap;

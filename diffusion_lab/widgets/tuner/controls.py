@@ -21,7 +21,7 @@ from diffusion_lab.schedules import SCHEDULES
 from diffusion_lab.widgets.panel import geometric
 from diffusion_lab.widgets.tuner.setting import Setting
 
-_WIDTH = {"layout": {"width": "316px"}, "style": {"description_width": "82px"}}
+_WIDTH = {"layout": {"width": "304px"}, "style": {"description_width": "82px"}}
 _GROUPS = {
     "Forecast": ("checkpoint", "device", "date", "steps", "members", "seed"),
     "Noise schedule": ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho"),
@@ -51,7 +51,8 @@ class Controls(VBox):
     """
 
     def __init__(self, changed: Callable[[dict[str, Any]], None]) -> None:
-        self._changed, self._shown = changed, None
+        self._changed, self._showing = changed, False
+        self._shown: Setting | None = None
         # "manual" has no levels to set by slider.
         schedules = [name for name in SCHEDULES if name != "manual"]
         devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -78,29 +79,32 @@ class Controls(VBox):
         for name, widget in self.widgets.items():
             widget.description = _NAMES.get(name, name)
             widget.tooltip = _HELP.get(name, "")
+            widget.add_class(f"dl-{name}")
             widget.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
-        self._saturation = HTML()
+        self.saturation = HTML()
         rows = []
         for title, names in _GROUPS.items():
             rows += [HTML(f"<div class='dl-group'>{title}</div>"), *(self.widgets[name] for name in names)]
-        rows.insert(rows.index(self.widgets["S_churn"]) + 1, self._saturation)
-        super().__init__(rows, layout={"width": "330px", "flex": "0 0 auto", "overflow": "visible"})
+        rows.insert(rows.index(self.widgets["S_churn"]) + 1, self.saturation)
+        super().__init__(rows, layout={"width": "314px", "flex": "0 0 auto", "overflow": "visible"})
 
     def show(self, setting: Setting, forecaster: Forecaster, store: Store) -> None:
         """Move the controls to a setting; what it does not use is greyed."""
         anew = self._shown is None or self._shown.checkpoint != setting.checkpoint
-        self._shown = setting
-        if anew:
-            dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, None)
-            self.widgets["date"].options = [_date(date) for date in dates]
-        churn, most = self.widgets["S_churn"], churn_values(setting.num_steps)
-        if [value for _, value in churn.options] != sorted({*most, setting.S_churn}):
-            with churn.hold_sync():
-                churn.options = _options({*most, setting.S_churn})
-                churn.value = setting.S_churn
-        for name, value in asdict(setting).items():
-            _put(self.widgets[name], value)
-        self._grey(setting)
+        # A slider whose values change goes through its first one; that is nobody's hand.
+        self._shown, self._showing = setting, True
+        try:
+            if anew:
+                dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, None)
+                self.widgets["date"].options = [_date(date) for date in dates]
+            churn, most = self.widgets["S_churn"], {*churn_values(setting.num_steps), setting.S_churn}
+            if {value for _, value in churn.options} != most:
+                churn.options = _options(most)
+            for name, value in asdict(setting).items():
+                _put(self.widgets[name], value)
+            self._grey(setting)
+        finally:
+            self._showing = False
 
     def _grey(self, setting: Setting) -> None:
         used = {
@@ -112,11 +116,11 @@ class Controls(VBox):
         limit = GAMMA_MAX * setting.num_steps
         taken = "S_churn" in options_of(SAMPLERS[setting.sampler])
         says = f"churn saturates at (√2 − 1)·{setting.num_steps} = {limit:.3g}" if taken else "no churn here"
-        self._saturation.value = f"<div class='dl-note'>{says}</div>"
+        self.saturation.value = f"<div class='dl-note'>{says}</div>"
 
     def _moved(self, name: str, value: Any) -> None:
-        # Shown values come back here, too, and a browser may send one when it draws the control.
-        if self._shown is not None and value != getattr(self._shown, name):
+        # A browser may send a value when it draws the control.
+        if self._shown is not None and not self._showing and value != getattr(self._shown, name):
             self._changed({name: value})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ipywidgets import HTML, Dropdown, GridBox, HBox, IntSlider, Play, VBox, jslink
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffusion_lab.plots.style import DIFFERENCE, SPREAD
@@ -16,8 +17,7 @@ from diffusion_lab.widgets.tuner.result import Place, Result
 from diffusion_lab.widgets.tuner.session import Frame
 from diffusion_lab.widgets.tuner.setting import Setting
 
-_WIDTH = 258
-_FIELD = ("truth", "mean", "member", "film")
+_WIDTH = 246
 
 
 class Pictures(VBox):
@@ -41,7 +41,7 @@ class Pictures(VBox):
         self.play = Play(min=1, max=1, interval=150, show_repeat=False)
         jslink((self.play, "value"), (self.at, "value"))
         film = HBox([HTML("<b>denoising film</b>"), self.play, self.at], layout={"align_items": "center"})
-        grid = {"grid_template_columns": f"repeat(3, {_WIDTH}px)", "grid_gap": "6px 10px"}
+        grid = {"grid_template_columns": f"repeat(3, {_WIDTH}px)", "grid_gap": "4px 8px"}
         choice = HBox([self.variable, self.lead, self.member], layout={"flex_flow": "row wrap"})
         maps = GridBox(list(self.canvases.values()), layout=grid)
         super().__init__([choice, maps, film, GridBox(list(self.charts.values()), layout=grid)])
@@ -66,6 +66,14 @@ class Pictures(VBox):
             slider.max = max(most, slider.min)
             slider.disabled = most == slider.min
 
+    def show_truth(self, truth: np.ndarray, place: Place, variables: Sequence[str], units: str) -> None:
+        """Draw what will come true, which sets the colours of the fields; (lead, cell, output variable)."""
+        variable = self.variable.value
+        field = truth[min(self.lead.value, len(truth)) - 1, :, list(variables).index(variable)]
+        limits = field_limits(field) if np.isfinite(field).any() else None
+        title = f"{variable}: truth" if limits else f"{variable}: truth not in the store"
+        self.canvases["truth"].put(place.raster(field), limits, title=title, units=units)
+
     def show(self, result: Result) -> None:
         """Draw the maps of a result."""
         variable, lead = self.variable.value, min(self.lead.value, result.setting.steps)
@@ -74,10 +82,10 @@ class Pictures(VBox):
         mean, units = fields.mean(0), result.units(variable)
         spread = fields.std(0, ddof=1) if len(fields) > 1 else np.full_like(mean, np.nan)
         colours = field_limits(truth if np.isfinite(truth).any() else mean)
+        self.show_truth(result.truth, result.place, result.variables, units)
         most, widest = _round_up(np.abs(mean - truth)), _round_up(spread)
         count = f"{len(fields)} members" if len(fields) > 1 else "1 member"
         for name, field, limits, title in (
-            ("truth", truth, colours, f"{variable}: truth"),
             ("mean", mean, colours, f"mean of {count}"),
             ("error", mean - truth, (-most, most), "mean − truth"),
             ("member", fields[member], colours, f"member {result.members[member]}"),
@@ -101,21 +109,15 @@ class Pictures(VBox):
         self._put_film(place, field, units, frame.sigma)
 
     def _put_film(self, place: Place, field: np.ndarray, units: str, sigma: float) -> None:
-        limits = self.canvases["truth"].limits
-        if np.isnan(self.canvases["truth"].values).all() and np.isnan(self.canvases["mean"].values).all():
-            limits = field_limits(field)
+        known = [c for c in (self.canvases["truth"], self.canvases["mean"]) if np.isfinite(c.values).any()]
+        limits = known[0].limits if known else field_limits(field)
         title = f"D(y; σ = {sigma:.3g}), member 0"
         self.canvases["film"].put(place.raster(field), tuple(limits), title=title, units=units)
-
-    def clear(self) -> None:
-        """Show no forecast."""
-        for canvas in self.canvases.values():
-            canvas.clear()
 
     def draw_schedule(self, schedules: dict[str, tuple[Setting, np.ndarray]]) -> None:
         """The noise levels of the setting and of the pinned ones, and where churn acts."""
         with self.charts["schedule"].redraw() as figure:
-            charts.schedule(figure.subplots(), schedules)
+            charts.schedule(_axes(figure), schedules)
             self._finish(figure)
 
     def draw_scores(self, results: dict[str, Result]) -> None:
@@ -123,11 +125,17 @@ class Pictures(VBox):
         variable, lead = self.variable.value, self.lead.value
         for name, draw in (("ranks", charts.ranks), ("spectrum", charts.spectrum)):
             with self.charts[name].redraw() as figure:
-                draw(figure.subplots(), results, variable, lead)
+                draw(_axes(figure), results, variable, lead)
                 self._finish(figure)
 
     def _finish(self, figure: Figure) -> None:
         charts.tint(figure, self.dark)
+
+
+def _axes(figure: Figure) -> Axes:
+    """Axes at fixed margins: to find them out would take as long as all the drawing."""
+    figure.set_layout_engine("none")
+    return figure.add_axes((0.19, 0.19, 0.77, 0.69))
 
 
 def field_limits(field: np.ndarray) -> tuple[float, float]:

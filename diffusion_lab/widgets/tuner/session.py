@@ -41,6 +41,7 @@ class Frame:
         calls: network calls done, of all chunks of members.
         share: part of the run that is done, 0 … 1.
         seconds: since it began.
+        truth: (lead, cell, output variable) what came true, NaN where unknown.
         result: what is ready: None at first, then of some members, at the end of all.
     """
 
@@ -52,6 +53,7 @@ class Frame:
     calls: int
     share: float
     seconds: float
+    truth: np.ndarray
     result: Result | None
 
 
@@ -137,7 +139,16 @@ class Session:
             yield from self._sample(_Run(self, forecaster, setting, check, began))
             return
         yield Frame(
-            setting.steps, setting.num_steps, setting.num_steps, 0.0, None, kept.calls, 1.0, 0.0, kept
+            lead=setting.steps,
+            step=setting.num_steps,
+            num_steps=setting.num_steps,
+            sigma=0.0,
+            denoised=None,
+            calls=kept.calls,
+            share=1.0,
+            seconds=0.0,
+            truth=kept.truth,
+            result=kept,
         )
 
     def _sample(self, run: _Run) -> Iterator[Frame]:
@@ -194,7 +205,7 @@ class _Run:
         self._reports: queue.SimpleQueue = queue.SimpleQueue()
         self._states: dict[range, list[np.ndarray]] = {chunk: [] for chunk in self.chunks}
         self._film: list[np.ndarray] = []
-        self._truth: np.ndarray | None = None
+        self._truth = truth_of(forecaster, session.store(forecaster), setting)
         self._first_calls = 0
         self._lock = threading.Lock()
 
@@ -273,6 +284,7 @@ class _Run:
             self.calls,
             self.steps_done / total,
             time.monotonic() - self.began,
+            self._truth,
             result,
         )
 
@@ -291,8 +303,6 @@ class _Run:
         )
         film = np.stack(self._film).reshape(self.setting.steps, self.setting.num_steps, *states.shape[2:])
         seconds = time.monotonic() - self.began
-        if self._truth is None:
-            self._truth = truth_of(self.forecaster, self.session.store(self.forecaster), self.setting)
         return Result(
             setting=self.setting,
             forecaster=self.forecaster,

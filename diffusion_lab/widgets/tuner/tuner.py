@@ -62,6 +62,8 @@ class SamplerTuner(Pictured, VBox):
         self.session = Session(data, members_per_call)
         forecaster = self.session.forecaster(str(checkpoint), device)
         first = Setting(str(checkpoint), device, self._a_date(forecaster), **defaults_of(forecaster))
+        view = {name: settings.pop(name) for name in _VIEW if name in settings}
+        first = self._checked(first.changed(**_with_date(settings)))
         self.history = History(first)
         self.pinned: dict[str, Result] = {}
         self.error: Exception | None = None
@@ -74,8 +76,8 @@ class SamplerTuner(Pictured, VBox):
         self.add_class("dl-tuner")
         self._connect()
         self._show_setting()
-        if settings:
-            self.set(**settings)
+        for name, value in view.items():
+            self._view(name, value)
 
     # What a script, a test or another cell does with it.
 
@@ -94,9 +96,7 @@ class SamplerTuner(Pictured, VBox):
             ValueError: a value out of range; the setting stays as it was.
         """
         view = {name: values.pop(name) for name in _VIEW if name in values}
-        if "date" in values:
-            values["date"] = str(np.datetime64(values["date"], "h"))
-        self._go(self.setting.changed(**values))
+        self._go(self.setting.changed(**_with_date(values)))
         for name, value in view.items():
             self._view(name, value)
         return self
@@ -285,9 +285,7 @@ class SamplerTuner(Pictured, VBox):
 
     def _go(self, setting: Setting, by_hand: bool = False) -> None:
         try:
-            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
-            setting.check(forecaster)
-            self.session.store(forecaster).index(setting.date)
+            self._checked(setting)
         except Exception:
             if not by_hand:
                 raise
@@ -298,6 +296,13 @@ class SamplerTuner(Pictured, VBox):
         self.history.go(setting, by_hand)
         self._show_setting()
         self._sample_if_live()
+
+    def _checked(self, setting: Setting) -> Setting:
+        """The setting, if it can be sampled; errors as `set`."""
+        forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+        setting.check(forecaster)
+        self.session.store(forecaster).index(setting.date)
+        return setting
 
     def _sample_if_live(self) -> None:
         if self._asked is not None:
@@ -335,13 +340,14 @@ class SamplerTuner(Pictured, VBox):
         setting = self._asked
         self.progress.value = frame.share
         if frame.denoised is not None:
-            variables = self._forecaster.variables.output
-            units = {v.name: v.units for v in self._forecaster.release.variables}
-            place = self.session.place(setting)
+            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+            variables, place = forecaster.variables.output, self.session.place(setting)
+            shown = self.pictures.variable.value
+            units = next(v.units for v in forecaster.release.variables if v.name == shown)
             self.status.value = board.progress(frame, setting.steps)
-            shown = units[self.pictures.variable.value]
             self._playing = True
-            self.pictures.show_frame(frame, place, variables, shown)
+            self.pictures.show_truth(frame.truth, place, variables, units)
+            self.pictures.show_frame(frame, place, variables, units)
             self._playing = False
         if frame.result is not None:
             self._current = frame.result
@@ -408,3 +414,8 @@ class SamplerTuner(Pictured, VBox):
         self.progress.value = 0.0
         if self.error is None:
             self.status.value = board.note("stopped")
+
+
+def _with_date(values: dict[str, Any]) -> dict[str, Any]:
+    """A date in any of numpy's spellings as the controls spell it."""
+    return values | {"date": str(np.datetime64(values["date"], "h"))} if "date" in values else values

@@ -1,0 +1,339 @@
+import random
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from diffusion_lab.inference import load_forecaster
+from diffusion_lab.samplers.churn import GAMMA_MAX
+from diffusion_lab.widgets import SamplerTuner
+
+WAIT = 60.0
+DATE = "2024-12-05T00"
+
+
+@pytest.fixture
+def tuner(toy_checkpoint):
+    tuner = SamplerTuner(toy_checkpoint, date=DATE, members=3, members_per_call=2)
+    yield tuner
+    tuner.stop()
+    assert tuner.wait_idle(WAIT)
+
+
+def made(tuner):
+    """The forecast of the present setting, with nothing drawn."""
+    *_, last = tuner.session.run(tuner.setting)
+    return last.result.dataset
+
+
+def asked_of_the_forecaster(tuner, checkpoint):
+    setting = tuner.setting
+    return load_forecaster(checkpoint, "cpu").forecast(
+        setting.date,
+        setting.steps,
+        setting.members,
+        setting.seed,
+        members_per_call=2,
+        **setting.predict_kwargs,
+    )
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {},
+        {"date": "2024-12-07"},
+        {"steps": 2},
+        {"members": 4},
+        {"seed": 5},
+        {"schedule_type": "exponential"},
+        {"num_steps": 4},
+        {"sigma_max": 50.0},
+        {"sigma_min": 0.1},
+        {"rho": 5.0},
+        {"sampler": "dpmpp_2m"},
+        {"S_churn": 1.0},
+        {"S_churn": 1.0, "S_min": 1.0},
+        {"S_churn": 1.0, "S_max": 10.0},
+        {"S_churn": 1.0, "S_noise": 1.05},
+    ],
+    ids=str,
+)
+def test_every_control_acts_as_the_forecasters_own_argument(tuner, toy_checkpoint, moves):
+    """Bit for bit, at equal chunks of members; and it does act."""
+    before = made(tuner)
+    tuner.set(**moves)
+    result = made(tuner)
+    xr.testing.assert_identical(result, asked_of_the_forecaster(tuner, toy_checkpoint))
+    assert not moves or not result.equals(before)
+
+
+def test_the_calls_are_those_the_sampler_makes(tuner):
+    tuner.set(num_steps=4)
+    tuner.run(WAIT)
+    result = tuner.session.result(tuner.setting)
+    assert result.calls == 2 * 4 - 1  # Heun
+    assert list(result.members) == [0, 1, 2] and result.finished
+
+
+def test_scores_are_those_of_the_verification(tuner, toy_store):
+    from diffusion_lab.verification import score
+
+    forecast = tuner.run(WAIT)
+    scores = score(forecast, toy_store).isel(lead_time=0).sel(variable="t850")
+    for name, value in tuner.scores.items():
+        assert value == pytest.approx(float(scores[name]), rel=1e-4)
+    result = tuner.session.result(tuner.setting)
+    np.testing.assert_allclose(result.ranks("t850", 1), scores["rank_histogram"].values, atol=1e-6)
+
+
+def test_a_result_that_was_made_is_kept(tuner):
+    first = tuner.run(WAIT)
+    tuner.set(sigma_max=60.0).run(WAIT)
+    tuner.session.forecaster = None  # nothing can be made any more
+    with pytest.raises(TypeError):
+        next(tuner.session.run(tuner.setting.changed(seed=9)))
+    del tuner.session.forecaster
+    tuner.undo()
+    xr.testing.assert_identical(tuner.result, first)
+    # What the sampler does not take changes nothing, so nothing is sampled.
+    tuner.set(sampler="deis", S_churn=0.0).run(WAIT)
+    kept = tuner.result
+    tuner.set(S_churn=1.0)
+    assert tuner.result.equals(kept)
+
+
+def test_the_oldest_results_make_room(tuner):
+    tuner.session._cache_bytes = 1
+    tuner.run(WAIT)
+    tuner.set(seed=1).run(WAIT)
+    assert tuner.result is not None
+    tuner.undo()
+    assert tuner.result is None
+
+
+def test_what_is_out_of_range_is_refused_and_changes_nothing(tuner):
+    before = tuner.setting
+    for moves, error, message in [
+        ({"sigma_max": 0.001}, ValueError, "sigma_max"),
+        ({"num_steps": 0}, ValueError, "num_steps"),
+        ({"members": 0}, ValueError, "members"),
+        ({"S_min": 2.0, "S_max": 1.0}, ValueError, "S_min"),
+        ({"sampler": "huen"}, ValueError, "heun"),
+        ({"date": "1999-01-01"}, KeyError, "1999-01-01"),
+        ({"sigma_mx": 1.0}, KeyError, "sigma_max"),
+        ({"variable": "t851"}, ValueError, "t850"),
+        ({"lead": 2}, ValueError, "lead"),
+        ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere"),
+    ]:
+        with pytest.raises(error, match=message):
+            tuner.set(**moves)
+        assert tuner.setting == before
+    tuner.run(WAIT)
+
+
+def test_a_hand_out_of_range_reads_why_and_may_go_on(tuner):
+    tuner.run(WAIT)
+    slider = tuner.controls.widgets["sigma_max"]
+    tuner.controls.widgets["sigma_min"].value = 0.5
+    slider.options = [*slider.options, ("0.1", 0.1)]
+    slider.value = 0.1
+    assert tuner.wait_idle(WAIT)
+    assert "sigma_max" in tuner.status.value and "dl-error" in tuner.status.value
+    slider.value = 100.0
+    assert tuner.wait_idle(WAIT)
+    assert tuner.result is not None and "ready" in tuner.status.value and tuner.error is None
+
+
+def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypatch):
+    forecaster = tuner.session.forecaster(tuner.setting.checkpoint, "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(forecaster.model, "embed", lambda x: (_ for _ in ()).throw(MemoryError("no room")))
+        with pytest.raises(MemoryError):
+            tuner.run(WAIT)
+    assert "fewer members" in tuner.status.value
+    assert tuner.run(WAIT) is not None
+
+
+def test_stop_stops_at_the_next_network_call(tuner, monkeypatch):
+    forecaster = tuner.session.forecaster(tuner.setting.checkpoint, "cpu")
+    network, calls, reached, go_on = forecaster.model.network, [], threading.Event(), threading.Event()
+
+    def slow(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            reached.set()
+            assert go_on.wait(WAIT)
+        return network(*args)
+
+    monkeypatch.setattr(forecaster.model, "network", slow)
+    tuner.set(num_steps=10)
+    tuner._sample()
+    assert reached.wait(WAIT)
+    tuner.stop_button.click()
+    go_on.set()
+    assert tuner.wait_idle(WAIT)
+    assert len(calls) == 3
+    assert "stopped" in tuner.status.value and tuner.result is None
+
+
+def test_the_film_shows_each_answer_of_the_denoiser(tuner):
+    frames = list(tuner.session.run(tuner.setting))
+    sigmas = load_forecaster(tuner.setting.checkpoint).settings.sigmas()
+    film = [frame for frame in frames if frame.denoised is not None]
+    assert [frame.sigma for frame in film] == sigmas[:-1].tolist()
+    assert frames[-1].share == 1.0 and frames[-1].result.finished
+    last = frames[-1].result
+    np.testing.assert_array_equal(last.film[0], [frame.denoised for frame in film])
+    # The last step goes to σ = 0, where the answer is the sample itself.
+    np.testing.assert_allclose(last.film[0, -1], last.states[0, 0], rtol=1e-5)
+    previews = [len(frame.result.members) for frame in frames if frame.result is not None]
+    assert previews[-1] == 3 and previews[0] == 2
+
+
+def test_canvases_show_the_result(tuner):
+    tuner.set(variable="msl", member=2).run(WAIT)
+    result, canvases = tuner.session.result(tuner.setting), tuner.pictures.canvases
+    raster = result.place.raster
+    fields, truth = result.fields("msl", 1), result.true_field("msl", 1)
+    for name, field in {
+        "truth": truth,
+        "mean": fields.mean(0),
+        "error": fields.mean(0) - truth,
+        "member": fields[2],
+        "spread": fields.std(0, ddof=1),
+    }.items():
+        np.testing.assert_array_equal(canvases[name].values, raster(field))
+        assert canvases[name].units == "Pa"
+    assert canvases["truth"].limits == canvases["mean"].limits == [truth.min(), truth.max()]
+    tuner.pictures.at.value = 2
+    np.testing.assert_array_equal(canvases["film"].values, raster(result.film[0, 1, :, 1]))
+    assert "σ = " in canvases["film"].title
+
+
+def test_churn_ends_where_it_saturates(tuner):
+    for num_steps in (4, 20):
+        tuner.set(num_steps=num_steps)
+        values = [value for _, value in tuner.controls.widgets["S_churn"].options]
+        assert values[-1] == pytest.approx(GAMMA_MAX * num_steps, abs=1e-4)
+        assert f"{GAMMA_MAX * num_steps:.3g}" in tuner.controls.saturation.value
+    tuner.set(sampler="deis")
+    assert tuner.controls.widgets["S_churn"].disabled and not tuner.controls.widgets["rho"].disabled
+    tuner.set(schedule_type="linear")
+    assert tuner.controls.widgets["rho"].disabled
+
+
+def test_a_pinned_setting_is_what_changes_are_told_against(tuner):
+    with pytest.raises(ValueError, match="nothing to pin"):
+        tuner.pin()
+    tuner.run(WAIT)
+    before = tuner.scores["fair_crps"]
+    assert tuner.pin() == "A"
+    tuner.set(sigma_min=0.3).run(WAIT)
+    change = f"{100 * (tuner.scores['fair_crps'] / before - 1):+.1f} %".replace("-", "−")
+    assert change in tuner.table.value and "sigma_min 0.3" in tuner.table.value
+    assert tuner.pin() == "B" and tuner.reference.value == "B"
+    tuner.unpin()
+    assert "●</span> A" not in tuner.table.value
+
+
+def test_history_joins_the_moves_of_a_drag(tuner):
+    first, slider = tuner.setting, tuner.controls.widgets["sigma_max"]
+    values = [value for _, value in slider.options]
+    for value in values[10:20]:
+        slider.value = value
+    tuner.set(seed=4)
+    tuner.undo()
+    assert tuner.setting == first.changed(sigma_max=values[19]) and slider.value == values[19]
+    tuner.undo()
+    assert tuner.setting == first and slider.value == first.sigma_max
+    tuner.redo()
+    assert tuner.setting.sigma_max == values[19]
+    tuner.undo_button.click()
+    assert tuner.setting == first and tuner.undo_button.disabled
+
+
+def test_presets_and_reset(tuner):
+    start = tuner.setting
+    tuner.preset("GenCast's")
+    assert (tuner.setting.sampler, tuner.setting.S_churn, tuner.setting.S_noise) == ("dpmpp_2s", 2.5, 1.05)
+    tuner.preset_menu.value = "guide's defaults"
+    assert tuner.setting.num_steps == 50 and tuner.preset_menu.index == 0
+    tuner.reset()
+    assert tuner.setting == start
+    with pytest.raises(KeyError, match="GenCast's"):
+        tuner.preset("GenCats")
+
+
+def test_what_is_exported_makes_the_same_forecast(tuner, toy_checkpoint, tmp_path):
+    from diffusion_lab.inference.requests import ForecastRequest
+
+    result = tuner.set(S_churn=0.5, S_max=30.0, sigma_max=60.0).run(WAIT)
+    yaml, python, netcdf = tuner.export(tmp_path)
+    request = ForecastRequest.parse([str(yaml), f"checkpoint={toy_checkpoint}", f"date={DATE}"])
+    again = load_forecaster(toy_checkpoint, "cpu").forecast(
+        DATE, 1, 3, members_per_call=2, **request.overrides
+    )
+    xr.testing.assert_identical(again, result)
+    names = {}
+    exec(python.read_text(), names)
+    xr.testing.assert_identical(names["forecast"], result)
+    with xr.open_dataset(netcdf, engine="h5netcdf") as stored:
+        np.testing.assert_array_equal(stored["t850"], result["t850"])
+    tuner.set(S_churn=0.0, S_max=float("inf"), sampler="deis")
+    yaml, python = tuner.export(tmp_path / "unfinished")
+    assert "S_churn" not in yaml.read_text()
+
+
+def test_a_picture_is_stored_with_the_cell(tuner):
+    bundle = tuner._repr_mimebundle_()
+    assert tuner.wait_idle(WAIT)
+    assert bundle["text/plain"] == tuner.summary()
+    assert "sigma_max=80.0" in tuner.summary() and "3 members" in tuner.summary()
+    assert len(tuner.figure().axes) == 9 + 6  # maps with colour bars, and charts
+    assert tuner.result is not None  # on display, it samples
+
+
+def test_two_hundred_moves_leave_the_last_one_shown(toy_checkpoint):
+    tuner = SamplerTuner(toy_checkpoint, date=DATE, members=3, members_per_call=2)
+    tuner.run(WAIT)
+    threads = threading.active_count()
+    hand = random.Random(0)
+    names = ("sigma_max", "sigma_min", "rho", "S_churn", "S_noise")
+    for _ in range(200):
+        slider = tuner.controls.widgets[hand.choice(names)]
+        slider.value = hand.choice(slider.options)[1]
+        time.sleep(0.005)
+    assert tuner.wait_idle(WAIT)
+    assert tuner.error is None
+    result = tuner.session.result(tuner.setting)
+    for name, field in {
+        "mean": result.fields("t850", 1).mean(0),
+        "truth": result.true_field("t850", 1),
+    }.items():
+        np.testing.assert_array_equal(tuner.pictures.canvases[name].values, result.place.raster(field))
+    for name, slider in tuner.controls.widgets.items():
+        assert slider.value == getattr(tuner.setting, name)
+    deadline = time.monotonic() + WAIT
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
+
+
+def test_memory_is_flat(tuner):
+    tuner.session._cache_bytes = 1
+
+    def moves(count):
+        for seed in range(count):
+            tuner.set(seed=seed).run(WAIT)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = moves(4)
+        assert moves(10) - before < 1e6  # a result that were kept would be 100 kB each, a figure more
+    finally:
+        tracemalloc.stop()
