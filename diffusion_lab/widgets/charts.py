@@ -53,7 +53,9 @@ class Chart(Image):
 
     def _arrange(self) -> None:
         """Make room for labels: measuring them takes as long as drawing."""
-        axes = self.figure.axes
+        axes = [ax for ax in self.figure.axes if ax.get_subplotspec()]  # others were put where they are
+        if not axes:
+            return
         if not self._steady or len(axes) != len(self._places):
             self.figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
             self.figure.draw_without_rendering()
