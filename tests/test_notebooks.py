@@ -1,12 +1,16 @@
 """The notebooks of the series keep to the form that makes nbval's comparison mean something."""
 
+import base64
 import copy
+import io
 import runpy
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from notebook_lint import MAX_SERIES_BYTES, Notebook, lint
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[1]
 SERIES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -260,6 +264,24 @@ def test_building_drops_what_is_volatile_and_writes_time_and_links(tmp_path):
     before = path.read_bytes()
     BUILD["link"](BUILD["series"](tmp_path))
     assert path.read_bytes() == before
+
+
+def test_pictures_are_packed_where_nobody_can_see_it():
+    def png(picture):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    y, x = np.mgrid[:100, :200]
+    many = png(Image.fromarray(np.stack([x, y + 50, 255 - x], -1).astype(np.uint8)))  # 20,000 colours
+    assert BUILD["smaller"](many) == many
+    curve = Image.new("RGB", (200, 100), "white")
+    ImageDraw.Draw(curve).line([(0, 0), (199, 99)], fill=(0, 114, 178), width=3)
+    packed = BUILD["smaller"](png(curve))
+    assert len(packed) < len(png(curve))
+    seen = Image.open(io.BytesIO(base64.b64decode(packed)))
+    assert seen.mode == "P"
+    np.testing.assert_array_equal(seen.convert("RGB"), curve)
 
 
 def test_a_time_that_is_about_right_stays():
