@@ -244,6 +244,7 @@ class Training(Group):
     objective: target_given(offered=NOISE_ARGUMENTS)
     training_loss: TrainingLoss
     variable_weights: dict[str, NonNegativeFloat]
+    initial_weights: str | None = None
     max_steps: PositiveInt
     lr: PositiveFloat
     warmup_steps: NonNegativeInt

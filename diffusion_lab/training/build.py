@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch_geometric.data import HeteroData
 
-from diffusion_lab.assets import store_path
+from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, parameters
 from diffusion_lab.data.module import ForecastDataModule
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
+from diffusion_lab.inference.release import load_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
 from diffusion_lab.noise import SphericalNoise
@@ -111,6 +112,8 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
     torch.manual_seed(training.seed)  # initial weights
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     model = build_model(config, store, variables, graph)
+    if training.initial_weights is not None:
+        take_weights(model, training.initial_weights)
     loss = instantiate(
         training.training_loss.only,
         node_weights=graph["data"].area_weight,
@@ -176,6 +179,40 @@ def build_model(config: Config, store: Store, variables: Variables, graph: Heter
     model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
     set_kernels(model, embedder, group.layer_kernels.LayerNorm)
     return model
+
+
+def take_weights(model: nn.Module, checkpoint: str) -> int:
+    """Start from the weights of a release checkpoint, as far as names and shapes are the model's.
+
+    So a training goes on with other data or noise, and a network with another processor begins with a trained
+    encoder and decoder.
+
+    Args:
+        model: changed in place.
+        checkpoint: a released name or a path.
+
+    Returns:
+        How many of the model's parameters (tensors) were taken over.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or nothing in it fits.
+    """
+    try:
+        _, source, *_ = load_release(checkpoints().get(checkpoint, Path(checkpoint)))
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"training.initial_weights: {error}") from None
+    given = dict(source.named_parameters())
+    fitting = [
+        (own, given[name])
+        for name, own in model.named_parameters()
+        if name in given and given[name].shape == own.shape
+    ]
+    if not fitting:
+        raise ConfigError(f"training.initial_weights = {checkpoint!r}: none of its weights fits this network")
+    with torch.no_grad():
+        for own, taken in fitting:
+            own.copy_(taken)
+    return len(fitting)
 
 
 def set_kernels(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:

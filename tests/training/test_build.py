@@ -9,6 +9,7 @@ from diffusion_lab.data.states import Normalizer
 from diffusion_lab.models import DiffusionModelEncProcDec
 from diffusion_lab.training.build import build, select_variables, tendency_scales
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+from diffusion_lab.training.run import export_release
 
 
 def test_tendency_scales_by_hand(toy_config, tmp_path, toy_store):
@@ -75,6 +76,32 @@ def test_the_seed_decides_the_initial_weights(toy_config, tmp_path):
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_initial_weights_are_taken_where_names_and_shapes_fit(toy_config, tmp_path):
+    first = build(toy_config(tmp_path, "training.seed=1"))
+    path = export_release(first, tmp_path / "first.safetensors", {})
+    start_from = f"training.initial_weights={path}"
+    given = {name: weight.half().float() for name, weight in first.task.model.named_parameters()}
+    same = build(toy_config(tmp_path, start_from)).task.model
+    assert all(torch.equal(weight, given[name]) for name, weight in same.named_parameters())
+
+    other, fresh = (
+        dict(
+            build(
+                toy_config(tmp_path, "model.processor=transformer", *overrides)
+            ).task.model.named_parameters()
+        )
+        for overrides in ([start_from], [])
+    )
+    taken = {name for name in other if name in given and given[name].shape == other[name].shape}
+    assert {"encoder.key_value.weight", "decoder.mlp.expand.weight"} <= taken < other.keys()
+    assert all(torch.equal(other[name], (given if name in taken else fresh)[name]) for name in other)
+
+
+def test_initial_weights_that_cannot_be_had(toy_config, tmp_path):
+    with pytest.raises(ConfigError, match="initial_weights: there is no checkpoint 'nowhere'"):
+        build(toy_config(tmp_path, "training.initial_weights=nowhere"))
 
 
 def test_normalised_once(toy_config, tmp_path, toy_store):
