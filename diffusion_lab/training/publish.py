@@ -1,11 +1,13 @@
 """Turn a run's checkpoint into a released one: scored on the test year, with a model card beside it.
 
-    python -m diffusion_lab.training.publish runs/example-tendency/example-tendency.safetensors
+    diffusion-lab tune checkpoint=runs/NAME/NAME.safetensors data=example output=runs/NAME/tuning
+    python -m diffusion_lab.training.publish runs/NAME/NAME.safetensors \
+        --predict-kwargs runs/NAME/tuning/predict_kwargs.yaml
 
 The protocol is fixed, so that numbers can be compared: that of `diffusion-lab verify`, which is the test year
-2025 of the example store, 26 starts 14 days apart, 16 members, to five days, the checkpoint's own sampling
-defaults. Forecasts are kept in the folder `verification` beside the checkpoint, so that a stopped run goes on
-where it was, and the report is written there.
+2025 of the example store, 26 starts 14 days apart, 16 members, to five days, with the sampling defaults that
+it is released with. Forecasts are kept in the folder `verification` beside the checkpoint, so that a
+stopped run goes on where it was, and the report is written there.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+import yaml
 
 from diffusion_lab.assets import store_path
 from diffusion_lab.data.store import open_store
-from diffusion_lab.inference.forecaster import load_forecaster
+from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.release import save_release
 from diffusion_lab.verification import (
     format_lead_time,
@@ -32,24 +35,33 @@ from diffusion_lab.verification import (
     shown_leads,
     spread_out,
 )
+from diffusion_lab.verification.search_space import PredictKwargs, network_calls
 from diffusion_lab.verification.summary import names_of_baselines
 
 STORE, YEAR, STARTS, EVERY, MEMBERS = "example", "2025", 26, np.timedelta64(14, "D"), 16
 LEAD_TIME = np.timedelta64(5, "D")
 
 
-def publish(checkpoint: Path, folder: Path, device: str = "auto") -> Path:
+def publish(
+    checkpoint: Path,
+    folder: Path,
+    device: str = "auto",
+    predict_kwargs: PredictKwargs | None = None,
+    note: str = "",
+) -> Path:
     """Score a checkpoint by the protocol and write it, scores inside, with its model card.
 
     Args:
         checkpoint: a release checkpoint of a run.
         folder: where to; the name stays.
         device: "cpu", "cuda", or "auto".
+        predict_kwargs: of a sampler search; they become the checkpoint's sampling defaults.
+        note: what else there is to say of its training.
 
     Returns:
         The published file.
     """
-    forecaster = load_forecaster(checkpoint, device)
+    forecaster = with_defaults(load_forecaster(checkpoint, device), predict_kwargs or {})
     store = open_store(store_path(STORE))
     steps = int(LEAD_TIME // forecaster.step)
     dates = store.dates[np.char.startswith(store.dates.astype(str), YEAR)]
@@ -57,11 +69,12 @@ def publish(checkpoint: Path, folder: Path, device: str = "auto") -> Path:
     work = checkpoint.parent / "verification"
     forecast, scores = run_protocol(forecaster, starts, steps, MEMBERS, data=store, folder=work / "forecasts")
     save_report(work, forecast, scores, store, title=checkpoint.stem)
-    calls = network_calls(forecaster.release.inference_defaults)
+    calls = network_calls(forecaster.settings)
     leads = shown_leads(scores)
     release = forecaster.release.model_copy(
         update={
             "store": STORE,
+            "training": forecaster.release.training | ({"note": note} if note else {}),
             "scores": {
                 "protocol": f"test year {YEAR}, {len(starts)} starts every 14 days, {MEMBERS} members, steps "
                 f"of {forecaster.release.step}, {calls} network calls a step",
@@ -83,11 +96,15 @@ def publish(checkpoint: Path, folder: Path, device: str = "auto") -> Path:
     return path
 
 
-def network_calls(inference_defaults: Mapping[str, Mapping[str, Any]]) -> int:
-    """Network calls of a forecast step: 2N − 1 for two-stage solvers, whose last step is Euler's; else N."""
-    steps = inference_defaults["noise_scheduler"]["num_steps"]
-    two_stage = inference_defaults["diffusion_sampler"]["sampler"] in ("heun", "dpmpp_2s")
-    return 2 * steps - 1 if two_stage else steps
+def with_defaults(forecaster: Forecaster, predict_kwargs: PredictKwargs) -> Forecaster:
+    """The same model with other sampling defaults, key by key.
+
+    Raises:
+        ValueError: an unknown option.
+    """
+    settings = forecaster.settings.override(**predict_kwargs)
+    release = forecaster.release.model_copy(update={"inference_defaults": settings.as_dict()})
+    return Forecaster(release, forecaster.model, forecaster.latitudes, forecaster.longitudes)
 
 
 def as_dict(scores: xr.Dataset) -> dict[str, dict[str, list]]:
@@ -194,9 +211,16 @@ def main() -> None:
         "--folder", type=Path, default=assets, help="where to (default: the package's assets)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
+    parser.add_argument(
+        "--predict-kwargs", type=Path, help="what diffusion-lab tune wrote: the sampling defaults from now on"
+    )
+    parser.add_argument("--note", default="", help="for the model card: what else to say of the training")
     arguments = parser.parse_args()
+    kwargs = {}
+    if arguments.predict_kwargs:
+        kwargs = yaml.safe_load(arguments.predict_kwargs.read_text())["predict_kwargs"]
     for checkpoint in arguments.checkpoints:
-        print(publish(checkpoint, arguments.folder, arguments.device))
+        print(publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": str(run.task.device),
         "threads": torch.get_num_threads(),
-    }
+    } | ({"note": f"from the weights of {start}"} if (start := training.initial_weights) else {})
 
 
 def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:

@@ -1,25 +1,22 @@
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.data import open_store
 from diffusion_lab.inference import load_forecaster
-from diffusion_lab.inference.settings import SamplingSettings
-from diffusion_lab.samplers import SAMPLERS
-from diffusion_lab.training.publish import as_dict, measured_weaknesses, network_calls
+from diffusion_lab.training.publish import as_dict, measured_weaknesses, with_defaults
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_network_calls_are_those_a_sampler_makes(sampler):
-    settings = SamplingSettings().override({"num_steps": 6}, {"sampler": sampler})
-    *_, last = settings.steps(lambda y, sigma: 0.5 * y, noise)
-    assert network_calls(settings.as_dict()) == last.nfe
-
-
-def noise(draw):
-    return torch.randn(1, 1, 1, 3, 2, generator=torch.Generator().manual_seed(draw))
+def test_found_settings_become_the_defaults():
+    forecaster = load_forecaster("example-tendency")
+    found = {"noise_scheduler_params": {"num_steps": 7}, "sampler_params": {"sampler": "deis"}}
+    tuned = with_defaults(forecaster, found)
+    assert tuned.settings.as_dict() == forecaster.settings.override(**found).as_dict()
+    assert tuned.release.inference_defaults == tuned.settings.as_dict()
+    assert forecaster.settings.as_dict() != tuned.settings.as_dict()
+    with pytest.raises(ValueError, match="num_step"):
+        with_defaults(forecaster, {"noise_scheduler_params": {"num_step": 7}})
 
 
 @pytest.fixture
