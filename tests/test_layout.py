@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,15 @@ def imported_modules(script):
     return set(run.stdout.splitlines()[-1].split())
 
 
+@cache
 def modules():
     """Each module of the package, by its dotted name below it."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+    names = {
+        path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
+    }
+    return [
+        (name.removesuffix(".__init__"), ast.parse(path.read_text())) for path, name in sorted(names.items())
+    ]
 
 
 def imports_of(tree):
@@ -126,6 +131,19 @@ def test_nobody_imports_widgets():
         m for m, tree in modules() if "widgets" in set(imports_of(tree)) and m.split(".")[0] != "widgets"
     }
     assert users <= {"cli"}
+
+
+def test_no_test_imports_a_conftest():
+    """There are several of that name, and which one is imported depends on what was collected before."""
+    trees = {path: ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    importers = {
+        path.name
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and node.module == "conftest")
+        or (isinstance(node, ast.Import) and "conftest" in {alias.name for alias in node.names})
+    }
+    assert not importers
 
 
 def test_modules_can_be_held_in_the_head():

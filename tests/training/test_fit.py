@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 
 from diffusion_lab.config import ConfigError
 from diffusion_lab.inference import load_release
-from diffusion_lab.training import fit as fit_module
 from diffusion_lab.training.build import build
 from diffusion_lab.training.fit import build_trainer, fit, load_averaged
 from diffusion_lab.training.forecaster import GraphForecaster
@@ -169,29 +168,20 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(config, tmp_path, monkeypa
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": 1}
 
 
-@pytest.fixture
-def recorded(monkeypatch):
+class Recorder(Callback):
     """The current weights after each step."""
-    steps = []
 
-    class Recorder(Callback):
-        def on_train_batch_end(self, trainer, task, *_):
-            steps.append({name: p.detach().clone() for name, p in task.model.named_parameters()})
+    def __init__(self):
+        self.steps = []
 
-    build_trainer = fit_module.build_trainer
-
-    def with_recorder(config, folder):
-        trainer = build_trainer(config, folder)
-        trainer.callbacks.append(Recorder())
-        return trainer
-
-    monkeypatch.setattr(fit_module, "build_trainer", with_recorder)
-    return steps
+    def on_train_batch_end(self, trainer, task, *_):
+        self.steps.append({name: p.detach().clone() for name, p in task.model.named_parameters()})
 
 
-def test_released_weights_are_averaged_ones(toy_config, tmp_path, recorded):
-    run = build(toy_config(tmp_path, "training.max_steps=6", "training.ema_decay=0.7"))
-    fit(run)
+def test_released_weights_are_averaged_ones(toy_config, tmp_path):
+    run, recorder = build(toy_config(tmp_path, "training.max_steps=6", "training.ema_decay=0.7")), Recorder()
+    fit(run, [recorder])
+    recorded = recorder.steps
     assert len(recorded) == 6
     released = load_release(export_release(run, tmp_path / "r.safetensors", {}))[1]
     for name, parameter in released.named_parameters():
@@ -202,6 +192,13 @@ def test_released_weights_are_averaged_ones(toy_config, tmp_path, recorded):
         # Half precision: 11 significant bits, and steps of 2^-24 below 2^-14.
         torch.testing.assert_close(parameter, average.float(), rtol=5e-4, atol=2**-24)
     assert (released.output.weight - recorded[-1]["output.weight"]).abs().max() > 1e-4
+
+
+def test_a_training_shorter_than_the_interval_of_its_log_has_a_curve(toy_config, tmp_path):
+    words = ["training.max_steps=2", "diagnostics.log_every_n_steps=10"]
+    fit(build(toy_config(tmp_path, *words)))
+    assert np.isfinite(read_log(tmp_path)["train/loss_mean"].dropna()).sum() == 1
+    assert draw_training(tmp_path).stat().st_size > 10_000
 
 
 def test_a_short_training_learns(toy_config, tmp_path):

@@ -77,9 +77,14 @@ class Exact(Toy):
         yield settings.sample(self.atmosphere.denoiser(x), noise)[0, 0].numpy()
 
 
+@pytest.fixture(scope="session")
+def new_landscape():
+    return Landscape
+
+
 @pytest.fixture
-def landscape():
-    return Landscape()
+def landscape(new_landscape):
+    return new_landscape()
 
 
 @pytest.fixture

@@ -24,11 +24,9 @@ def search(forecaster, budget, space=QUICK, **options):
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(new_landscape):
     """A search for the level that the toy likes best, 30."""
-    from conftest import Landscape
-
-    forecaster = Landscape()
+    forecaster = new_landscape()
     return search(forecaster, 40, max_calls=8), forecaster
 
 
