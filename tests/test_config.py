@@ -18,7 +18,8 @@ WRONG = {
     "graph.refinment=3": r"graph.refinment = 3: multi_scale takes no 'refinment'; did you mean 'refinement'",
     "+training.objective.sigma_dat=1": r"training.objective.sigma_dat = 1: .*; did you mean 'sigma_data'",
     "graph._target_=diffusion_lab.nothing": r"graph._target_ = 'diffusion_lab.nothing': cannot be imported",
-    "model=transformer": r"Could not find 'model/transformer'(.|\n)*transformer_diffusion\n",
+    "model=transformer": r"model = 'transformer': there is no such file.*mean 'transformer_diffusion'",
+    "graph=mine": r"graph = 'mine': there is no such file in this group; allowed: multi_scale",
     "model.processor=mamba": r"model.processor = 'mamba': .*'graphtransformer' or 'transformer'",
     "data.timestep=soon": r"data.timestep = 'soon': .*; write it as '6h', '12h' or '1d'",
     "data.drop=msl": r"data.drop = 'msl': input should be a valid list; shipped: \[\]",
@@ -163,7 +164,15 @@ def test_your_own_folder_is_searched_first(tmp_path):
 def test_missing_folders_and_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"--config-dir .*nowhere: there is no such folder"):
         compose([], "config", tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="'mine'"):
+    with pytest.raises(ConfigError, match=r"mine: there is no mine.yaml in the shipped .*; see --config-dir"):
+        compose([], "mine")
+    (tmp_path / "mine.yaml").write_text("defaults:\n- config\n- modle: own\n- _self_\n")
+    with pytest.raises(ConfigError, match="modle = 'own': there is no such group; did you mean 'model'"):
+        compose([], "mine", tmp_path)
+    (tmp_path / "mine.yaml").write_text("training:\n  lr: 1\n max_steps: 3\n")
+    with pytest.raises(ConfigError, match=r"--config-dir .*; did you mean 'mine'"):
+        compose([], "mime", tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read as YAML: (.|\n)*mine.yaml.*, line 3"):
         compose([], "mine", tmp_path)
 
 

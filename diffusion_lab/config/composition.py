@@ -10,10 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,15 +26,20 @@ def config_folder(own: str | Path | None = None, config_name: str = "") -> Path:
     """Your own folder if it holds the config, else the shipped one, in the wheel or beside the package.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: there is no such folder, or the config is in neither.
     """
+    inside = Path(str(files("diffusion_lab"))) / "configs"
+    folders = [inside if inside.is_dir() else inside.parents[1] / "configs"]
     if own is not None:
         if not Path(own).is_dir():
             raise ConfigError(f"--config-dir {own}: there is no such folder")
-        if (Path(own) / f"{config_name}.yaml").is_file():
-            return Path(own).resolve()
-    inside = Path(str(files("diffusion_lab"))) / "configs"
-    return inside if inside.is_dir() else inside.parents[1] / "configs"
+        folders.insert(0, Path(own).resolve())
+    name = config_name.removesuffix(".yaml")
+    known = {path.stem: folder for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+    if name and name not in known:
+        where = f"--config-dir {own}" if own is not None else "the shipped configs; see --config-dir"
+        raise ConfigError(f"--config-name {name}: there is no {name}.yaml in {where}{nearest(name, known)}")
+    return known.get(name, folders[-1])
 
 
 def compose(
@@ -104,7 +110,19 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig
                     key = unknown[1]
                     raise ConfigError(f"{key}: there is no such key{nearest(key, shipped())}") from None
                 raise
+    except MissingConfigException as error:
+        raise ConfigError(_missing(error)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a config file cannot be read as YAML: {error}") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).partition("\nConfig search path")[0]) from None
+        raise ConfigError(str(error)) from None
     finally:
         hydra.hydra = before
+
+
+def _missing(error: MissingConfigException) -> str:
+    """Which group, or which file of a group, there is not."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if not error.options:
+        return f"{group} = {name!r}: there is no such group{nearest(group, shipped())}"
+    return f"{group} = {name!r}: there is no such file in this group{nearest(name, error.options)}"

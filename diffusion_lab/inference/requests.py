@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
 import xarray as xr
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from rich.console import Console
@@ -20,6 +21,7 @@ from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
 from diffusion_lab.data.dates import lead_name, lead_timedelta, period, show_date
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.data.store import Store, open_store
+from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.output import write_forecast
 from diffusion_lab.verification import (
@@ -56,13 +58,9 @@ class Request(Group):
             ConfigError: naming an unknown key and the nearest known one, or a value that does not fit.
         """
         try:
-            parts = [
-                OmegaConf.from_dotlist([word]) if "=" in word else OmegaConf.load(word) for word in settings
-            ]
+            parts = [_setting(word) for word in settings]
             given = OmegaConf.to_container(OmegaConf.merge(*parts), resolve=True) if parts else {}
             return cls.model_validate(given)
-        except FileNotFoundError as error:
-            raise ConfigError(f"there is no file {error.filename!r}; settings are key=value") from None
         except OmegaConfBaseException as error:
             raise ConfigError(str(error)) from None
         except ValidationError as error:
@@ -74,6 +72,21 @@ class Request(Group):
         return self.predict_kwargs.model_dump()
 
 
+def _setting(word: str) -> DictConfig:
+    """The keys of one word: "key=value", or the path of a YAML file."""
+    if "=" in word:
+        return OmegaConf.from_dotlist([word])
+    try:
+        keys = OmegaConf.load(word)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {word!r}; settings are FILE.yaml and key=value") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{word!r} cannot be read as YAML: {error}") from None
+    if not isinstance(keys, DictConfig):
+        raise ConfigError(f"{word!r} holds a list; write its settings as key: value")
+    return keys
+
+
 class ForecastRequest(Request):
     """Keys of `diffusion-lab forecast`."""
 
@@ -81,6 +94,7 @@ class ForecastRequest(Request):
     date: Annotated[str, BeforeValidator(str)]
     lead_time: Lead = "10d"
     output: str = "forecast.nc"
+    devices: PositiveInt = 1
 
 
 class VerifyRequest(Request):
@@ -97,24 +111,35 @@ class VerifyRequest(Request):
 
 
 def run_forecast(request: ForecastRequest) -> None:
-    """Make the forecast, showing progress, and say where it is."""
-    forecaster = load_forecaster(request.checkpoint, request.device)
+    """Make the forecast from each start, showing progress, and say where it is."""
+    forecaster = load_forecaster(request.checkpoint, request.device if request.devices == 1 else "cpu")
     steps = steps_of(forecaster, request.lead_time)
-    date, members = np.datetime64(parse_date(request.date), "s"), range(request.members)
-    began = time.monotonic()
-    states = forecaster.states(date, steps, members, request.seed, request.data, **request.overrides)
-    with Progress(transient=True) as bar:
-        path = write_forecast(
-            request.output,
-            forecaster,
-            date,
-            members,
-            bar.track(states, total=steps, description="steps"),
+    dates = [np.datetime64(parse_date(date), "s") for date in request.date.split(",")]
+    members, output = range(request.members), Path(request.output)
+    for date, states in zip(dates, _runs(request, forecaster, dates, steps), strict=True):
+        began = time.monotonic()
+        named = output if len(dates) == 1 else output.with_stem(f"{output.stem}-{date.astype('M8[h]')}")
+        with Progress(transient=True) as bar:
+            states = bar.track(states, total=steps, description="steps")
+            path = write_forecast(named, forecaster, date, members, states)
+        print(
+            f"{path}: {request.members} members to {request.lead_time} from {date} "
+            f"in {time.monotonic() - began:.1f} s"
         )
-    print(
-        f"{path}: {request.members} members to {request.lead_time} from {date} "
-        f"in {time.monotonic() - began:.1f} s"
-    )
+
+
+def _runs(
+    request: ForecastRequest, forecaster: Forecaster, dates: list[np.datetime64], steps: int
+) -> Iterator[Iterator[np.ndarray]]:
+    """The states from each start; several devices share the members of one start, or the starts."""
+    arguments = steps, range(request.members)
+    options = {"seed": request.seed, "data": request.data, **request.overrides}
+    if request.devices == 1:
+        return (forecaster.states(date, *arguments, **options) for date in dates)
+    devices = choose_devices(request.devices, request.device)
+    if len(dates) == 1:
+        return iter([states_on_devices(request.checkpoint, devices, dates[0], *arguments, **options)])
+    return starts_on_devices(request.checkpoint, devices, dates, *arguments, **options)
 
 
 def run_verify(request: VerifyRequest) -> None:

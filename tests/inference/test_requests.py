@@ -47,12 +47,28 @@ def test_the_command_line_wins_over_a_file(tmp_path):
         ([*ASKED, "members=many"], r"members = 'many': .*integer"),
         ([*ASKED, "lead_time=soon"], "lead_time = 'soon': .*; write it as '6h', '12h' or '1d'"),
         (["date=2025-01-01"], "checkpoint: is required; write checkpoint=…"),
-        (["nowhere.yaml"], "no file .*nowhere.yaml.*; settings are key=value"),
+        (["nowhere.yaml"], "no file .*nowhere.yaml.*; settings are FILE.yaml and key=value"),
     ],
 )
 def test_wrong_requests_are_refused_by_name(words, message):
     with pytest.raises(ConfigError, match=message):
         ForecastRequest.parse(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"checkpoint: mine\n date: [\n", "cannot be read as YAML: (.|\n)*line 2, column 6"),
+        (b"- checkpoint\n", "holds a list; write its settings as key: value"),
+        (b"\x89HDF\r\n\x1a\n", "cannot be read as YAML"),
+    ],
+)
+def test_files_that_hold_no_settings_are_named(content, message, tmp_path):
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"run.yaml' {message}"):
+        ForecastRequest.parse([str(tmp_path / "run.yaml")])
+    with pytest.raises(ConfigError, match=r"cannot be read as YAML: .*directory"):
+        ForecastRequest.parse([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +116,18 @@ def test_a_forecast_is_written_as_asked(checkpoint, forecaster, toy_store, tmp_p
     written = xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf")
     expected = forecaster.forecast("2024-12-05", 2, 2, 5, toy_store, {"num_steps": 2})
     np.testing.assert_array_equal(written["msl"], expected["msl"])
+
+
+@pytest.mark.parametrize("dates", [["2024-12-05"], ["2024-12-05", "2024-12-20"]])
+def test_two_devices_write_what_one_does(dates, checkpoint, forecaster, toy_store, tmp_path):
+    words = (f"date={','.join(dates)}", "lead_time=1d", "device=cpu", "devices=2")
+    steps = "predict_kwargs.noise_scheduler_params.num_steps=2"
+    run_forecast(ForecastRequest.parse(ask(checkpoint, tmp_path, *words, steps)))
+    for date in dates:
+        name = "out.nc" if len(dates) == 1 else f"out-{date}T00.nc"
+        written = xr.open_dataset(tmp_path / name, engine="h5netcdf")
+        expected = forecaster.forecast(date, 1, 2, 0, toy_store, {"num_steps": 2})
+        np.testing.assert_allclose(written["msl"], expected["msl"], rtol=1e-6)
 
 
 def test_lead_times_between_the_steps_are_refused(checkpoint, tmp_path):
