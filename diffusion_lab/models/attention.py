@@ -213,9 +213,9 @@ class SparseAttention(torch.autograd.Function):
                 out=_rows(grad_query[i]),
             )
             for gradient, weight, rows in ((grad_key, grad_l, q), (grad_value, w, o)):
-                turned = weight[p.transposed_order]
+                turned = weight.index_select(0, p.transposed_order)
                 _rows(gradient[i]).copy_(_sums(turned, rows, p.transposed_first, p.transposed_row))
-                grad_edge += _sums(weight[p.edge_order], rows, each, p.edge_row)
+                grad_edge += _sums(weight.index_select(0, p.edge_order), rows, each, p.edge_row)
         return grad_query, grad_key, grad_value, grad_edge.view_as(edge), None
 
 
@@ -230,7 +230,9 @@ def _dots(left: Tensor, right: Tensor, first: Tensor, column: Tensor, plus: Tens
     entries = torch.sparse_csr_tensor(
         first, column, values, size=(len(left), len(right)), check_invariants=False
     )
-    return torch.sparse.sampled_addmm(entries, left, right.T, beta=0.0 if plus is None else 1.0).values()
+    # In place: a new result would copy the indices too.
+    beta = 0.0 if plus is None else 1.0
+    return torch.sparse.sampled_addmm(entries, left, right.T, beta=beta, out=entries).values()
 
 
 def _sums(weights: Tensor, table: Tensor, first: Tensor, column: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Transformer blocks, pre-norm, with the noise level in every normalisation."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
 from diffusion_lab.models.feed_forward import feed_forward
 from diffusion_lab.models.normalization import ConditionalLayerNorm
+from diffusion_lab.models.self_attention import self_attention
 
 
 class MLP(nn.Module):
@@ -57,10 +57,10 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
         qkv = self.query_key_value(self.norm(x, cond)).unflatten(-1, (3, *self.heads))
-        query, key, value = (t.transpose(1, 2) for t in qkv.unbind(2))
+        query, key, value = qkv.unbind(2)
         query, key = self.qk_norm(query, key)
-        out = functional.scaled_dot_product_attention(query, key, value)
-        return self.mlp(x + self.projection(out.transpose(1, 2).flatten(2)), cond)
+        out = self_attention(query, key, value)
+        return self.mlp(x + self.projection(out.flatten(2)), cond)
 
 
 class GraphTransformerBlock(nn.Module):

@@ -30,8 +30,13 @@ def feed_forward(x: Tensor, expand: nn.Linear, contract: nn.Linear) -> Tensor:
 
 def runs_plain(x: Tensor) -> bool:
     """Whether torch's own operations serve x best: compiled, on an accelerator, or in half precision."""
-    single = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
-    return torch.compiler.is_compiling() or x.device.type != "cpu" or not single
+    return torch.compiler.is_compiling() or not is_single_on_cpu(x)
+
+
+def is_single_on_cpu(x: Tensor) -> bool:
+    """Whether x is on the CPU and is not to be computed with in half precision."""
+    full = x.dtype in (torch.float32, torch.float64)
+    return x.device.type == "cpu" and full and not torch.is_autocast_enabled("cpu")
 
 
 class _FeedForward(torch.autograd.Function):
