@@ -61,12 +61,13 @@ Make an ensemble forecast and write it to a file.
   diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
 
 keys: checkpoint    a released name or a path (.safetensors)
-      date          start, such as 2025-01-01 or 2025-01-01T12
+      date          start, such as 2025-01-01 or 2025-01-01T12; several with commas, a file each
       lead_time     how far, such as 10d or 36h (default 10d)
       members, seed ensemble size (16) and seed (0); a member is the same in ensembles of any size
       output        NAME.nc or NAME.zarr (default forecast.nc), written as the forecast goes
       data          store to start from (default: the one the checkpoint names)
       device        cpu, cuda, or auto (default)
+      devices       how many share the members, or the starts if there are several (1): GPUs, or processes
       predict_kwargs.noise_scheduler_params.KEY    num_steps, sigma_max, sigma_min, rho, schedule_type, …
       predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise, …"""
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
@@ -20,23 +22,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from diffusion_lab.inference.forecaster import MEMBERS_PER_CALL, Forecaster, load_forecaster
-from diffusion_lab.inference.output import forecast_dataset
 
 Job = tuple[np.datetime64, list[int]]
+Inbox = queue.SimpleQueue[np.ndarray | Exception]
 
 
-def choose_devices(count: int) -> list[str]:
-    """The first `count` GPUs, or as many processes on the CPU where there is no GPU.
+def choose_devices(count: int, kind: str = "auto") -> list[str]:
+    """The first `count` GPUs, or as many processes on the CPU where there is no GPU or `kind` is "cpu".
 
     Raises:
-        ValueError: fewer than one, or more than there are GPUs.
+        ValueError: fewer than one, more than there are GPUs, or a kind that is one device.
     """
     if count < 1:
         raise ValueError(f"devices = {count} must be at least 1")
-    if not torch.cuda.is_available():
+    if kind not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device = {kind!r} cannot be spread over {count}; give auto, cpu or cuda")
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
         return ["cpu"] * count
     if count > torch.cuda.device_count():
         raise ValueError(f"devices = {count}, but this machine has {torch.cuda.device_count()} GPUs")
@@ -79,35 +82,28 @@ def states_on_devices(
             yield np.concatenate([_receive(worker) for worker in workers])
 
 
-def forecasts_on_devices(
+def starts_on_devices(
     checkpoint: str | Path,
     devices: Sequence[str],
     starts: Sequence[np.datetime64],
     steps: int,
     members: Sequence[int],
     **options: Any,
-) -> Iterator[xr.Dataset]:
+) -> Iterator[Iterator[np.ndarray]]:
     """Forecasts from several start dates, which are dealt to the devices in turn.
 
-    Arguments as `states_on_devices`; yields what `Forecaster.forecast` returns, in the order of `starts`.
+    Arguments as `states_on_devices`; yields the states of each start, in the order of `starts`, to be taken
+    before the next start's. A device goes on meanwhile: what it has made is kept until it is asked for.
     """
-    forecaster = load_forecaster(checkpoint, "cpu")
     options |= {"steps": steps}
+    devices, everyone = devices[: len(starts)], list(members)
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                _worker(
-                    checkpoint,
-                    device,
-                    [(np.datetime64(start, "s"), list(members)) for start in starts[i :: len(devices)]],
-                    options,
-                )
-            )
-            for i, device in enumerate(devices[: len(starts)])
-        ]
-        for i, start in enumerate(starts):
-            states = np.stack([_receive(workers[i % len(workers)]) for _ in range(steps)])
-            yield forecast_dataset(forecaster, np.datetime64(start, "s"), list(members), states)
+        workers = []
+        for i, device in enumerate(devices):
+            jobs = [(np.datetime64(start, "s"), everyone) for start in starts[i :: len(devices)]]
+            workers.append(stack.enter_context(_worker(checkpoint, device, jobs, options)))
+        for i in range(len(starts)):
+            yield map(_receive, [workers[i % len(workers)]] * steps)
 
 
 def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
@@ -118,21 +114,32 @@ def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
 
 
 @contextmanager
-def _worker(
-    checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]
-) -> Iterator[Connection]:
+def _worker(checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]) -> Iterator[Inbox]:
     """A process that sends the states of its jobs; it ends with the context, whatever it has left to do."""
     spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs, options), daemon=True)
     process.start()
     sender.close()  # the worker's copy is the only one left: its death ends the pipe
+    inbox: Inbox = queue.SimpleQueue()
+    # A pipe holds 64 kB: without somebody to empty it, a device would wait for its turn to be read.
+    reader = threading.Thread(target=_read, args=(receiver, inbox), daemon=True)
+    reader.start()
     try:
-        yield receiver
+        yield inbox
     finally:
         process.terminate()
         process.join()
+        reader.join()
         receiver.close()
+
+
+def _read(receiver: Connection, inbox: Inbox) -> None:
+    try:
+        while True:
+            inbox.put(receiver.recv())
+    except (EOFError, OSError):
+        inbox.put(RuntimeError("a forecasting process died; it may have run out of memory"))
 
 
 def _work(
@@ -149,12 +156,9 @@ def _work(
         sender.send(error)
 
 
-def _receive(connection: Connection) -> np.ndarray:
+def _receive(inbox: Inbox) -> np.ndarray:
     """The next state; what went wrong in the worker goes wrong here."""
-    try:
-        answer = connection.recv()
-    except EOFError:
-        raise RuntimeError("a forecasting process died; it may have run out of memory") from None
+    answer = inbox.get()
     if isinstance(answer, Exception):
         raise answer
     return answer

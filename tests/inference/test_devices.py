@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-import xarray as xr
 
-from diffusion_lab.inference.devices import choose_devices, deal, forecasts_on_devices, states_on_devices
+from diffusion_lab.inference.devices import choose_devices, deal, starts_on_devices, states_on_devices
 
 START = "2024-12-05"
 FEW = {"noise_scheduler_params": {"num_steps": 2}, "sampler_params": {"S_churn": 0.5}}
@@ -25,9 +24,18 @@ def test_two_processes_forecast_what_one_does(checkpoint, forecaster, toy_store)
     np.testing.assert_array_equal(np.stack(spread), np.stack(alone))
 
     starts = [np.datetime64(START), np.datetime64("2024-12-20"), np.datetime64("2025-01-01")]
-    forecasts = forecasts_on_devices(checkpoint, ["cpu", "cpu"], starts, 1, range(2), **options)
-    for start, forecast in zip(starts, forecasts, strict=True):
-        xr.testing.assert_identical(forecast, forecaster.forecast(start, 1, 2, **options))
+    forecasts = starts_on_devices(checkpoint, ["cpu", "cpu"], starts, 2, range(2), **options)
+    for start, states in zip(starts, forecasts, strict=True):
+        alone = forecaster.states(start, 2, range(2), **options)
+        np.testing.assert_array_equal(np.stack(list(states)), np.stack(list(alone)))
+
+
+def test_other_chunks_round_differently_only(checkpoint, forecaster, toy_store):
+    """Noise is bit-equal whatever the chunks, so only the rounding of matrix products is left."""
+    options = {"seed": 3, "data": toy_store.path, **FEW}
+    alone = np.stack(list(forecaster.states(START, 2, range(5), members_per_call=5, **options)))
+    spread = states_on_devices(checkpoint, ["cpu"] * 2, START, 2, range(5), members_per_call=2, **options)
+    np.testing.assert_allclose(np.stack(list(spread)), alone, rtol=1e-5, atol=1e-5 * alone.std())
 
 
 def test_an_error_of_a_process_is_told_here(checkpoint, toy_store):
@@ -37,6 +45,8 @@ def test_an_error_of_a_process_is_told_here(checkpoint, toy_store):
 
 
 def test_devices_are_counted():
-    assert choose_devices(3) == ["cpu"] * 3
+    assert choose_devices(3, "cpu") == ["cpu"] * 3
+    with pytest.raises(ValueError, match="'cuda:1' cannot be spread over 2"):
+        choose_devices(2, "cuda:1")
     with pytest.raises(ValueError, match="devices = 0"):
         choose_devices(0)
