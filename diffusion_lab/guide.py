@@ -74,6 +74,8 @@ NOTES = (
     "A group file of your own may be short: what it leaves out is as in the shipped group.",
     "config_validation: False leaves out the checks, and leaves unknown keys aside.",
     "A sampler ends at σ = 0: 20 steps of Heun's method are 39 network calls.",
+    "A trained Anemoi model forecasts here, too: diffusion_lab.inference.from_anemoi(model, store). Its "
+    "checkpoint is a pickle, which can run any code: loading one asks for trust=True.",
     "Refused, with the reason: rollout.max above 1, bounding, more than one dataset.",
 )
 

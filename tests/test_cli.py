@@ -67,7 +67,10 @@ def test_the_shown_config_trains_the_same_again(tmp_path, capsys):
     [
         (["train", "training.lrr=1"], "training.lrr = 1: there is no such key; did you mean 'lr'"),
         (["train", "training.lr=-1"], "training.lr = -1: input should be greater than 0"),
-        (["train", "system.input.dataset=nowhere.zarr"], "No zarr store at 'nowhere.zarr'"),
+        (
+            ["train", "system.input.dataset=nowhere.zarr"],
+            "system.input.dataset = 'nowhere.zarr': No zarr store at 'nowhere.zarr'. Write the path",
+        ),
         (["train", "--config-dir", "nowhere"], "there is no such folder"),
         (["forecast", "date=2025-01-01"], "checkpoint: is required"),
         (["forecast", "checkpoint=nowhere", "date=2025-01-01"], "there is no checkpoint 'nowhere'"),

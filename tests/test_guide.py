@@ -89,7 +89,6 @@ QUICK = [
     "system.accelerator=cpu",
     "diagnostics.progress_bar=false",
     "diagnostics.tensorboard=false",
-    "diagnostics.log_every_n_steps=1",
     "diagnostics.validation.starts=1",
     "diagnostics.validation.num_steps=2",
     "diagnostics.evaluation.enabled=false",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch_geometric.data import HeteroData
 
-from diffusion_lab.assets import checkpoints, store_path
+from diffusion_lab.assets import checkpoints, store_path, stores
 from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, parameters
 from diffusion_lab.data.module import ForecastDataModule
 from diffusion_lab.data.states import Normalizer
@@ -47,7 +47,7 @@ def build(config: Config) -> Run:
     Raises:
         ConfigError: the parts do not fit together.
     """
-    store = open_store(store_path(config.dataloader.dataset))
+    store = _open_store(config.dataloader.dataset)
     variables = select_variables(store, config)
     check_tendencies(store, config)
     loader, training = config.dataloader, config.training
@@ -65,6 +65,16 @@ def build(config: Config) -> Run:
         seed=training.seed,
     )
     return Run(config, store, variables, data, build_task(config, store, variables))
+
+
+def _open_store(name: str) -> Store:
+    try:
+        return open_store(store_path(name))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"system.input.dataset = {name!r}: {error} Write the path or URL of a store, or the name of a "
+            f"shipped one: {', '.join(stores())}"
+        ) from None
 
 
 def select_variables(store: Store, config: Config) -> Variables:
