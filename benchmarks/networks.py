@@ -63,12 +63,16 @@ class Worker:
 
 
 def timed_in_turn(workers: list[Worker], what: str, batch: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Medians over repeats, one run of each worker after the other; the first of each is for warming up."""
+    """Medians over repeats, one run of each worker after the other.
+
+    The first run of each is for warming up, but for ensembles: their calls were timed, and are warm, before.
+    """
     answers = {worker.name: [] for worker in workers}
-    for repeat in range(repeats + 1):
+    warming = what != "sample"
+    for repeat in range(repeats + warming):
         for worker in workers:
             answer = worker.ask(what, batch)
-            if repeat:
+            if repeat >= warming:
                 answers[worker.name].append(answer)
     return {
         name: {key: statistics.median(answer[key] for answer in some) for key in some[0]}
