@@ -91,6 +91,7 @@ class AnemoiModel(nn.Module):
         dataset: Anemoi's name for it.
         variables: roles; within a role in Anemoi's order.
         multistep_input: past states shown to the network.
+        sigma_data: standard deviation of what is denoised, as Anemoi's preconditioning has it.
         mean: (variable,) of the normalisation; all inputs, then the diagnostic outputs.
         stdev: likewise.
     """
@@ -107,6 +108,7 @@ class AnemoiModel(nn.Module):
             diagnostic=[name for name in outputs if name not in inputs],
         )
         self.multistep_input = self.peer.n_step_input
+        self.sigma_data = self.peer.sigma_data
         self._input_order = [self.variables.input.index(name) for name in inputs]
         self._output_order = [self.variables.output.index(name) for name in outputs]
         self._output_back = [outputs.index(name) for name in self.variables.output]
@@ -145,11 +147,22 @@ class AnemoiModel(nn.Module):
         if not self._predicts_tendency:
             return target
         n = len(self.variables.prognostic)
+        state = target[..., :n] * self.tendency_stdev + self.tendency_mean + self._last(reference)
+        return torch.cat([state, target[..., n:]], dim=-1)
+
+    def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
+        """What is denoised for a normalised next state: the inverse of `to_state`, same shapes."""
+        if not self._predicts_tendency:
+            return state
+        n = len(self.variables.prognostic)
+        tendency = (state[..., :n] - self._last(reference) - self.tendency_mean) / self.tendency_stdev
+        return torch.cat([tendency, state[..., n:]], dim=-1)
+
+    def _last(self, reference: Tensor) -> Tensor:
+        """The prognostic variables of the last input state, as Anemoi's tendencies count from them."""
         last = {self.dataset: _members_into_batch(reference[..., self._input_order])}
         last = self.peer.apply_reference_state_truncation(last, None, None)[self.dataset]
-        last = _members_out_of_batch(last, len(reference))
-        state = target[..., :n] * self.tendency_stdev + self.tendency_mean + last
-        return torch.cat([state, target[..., n:]], dim=-1)
+        return _members_out_of_batch(last, len(reference))
 
 
 def _members_into_batch(x: Tensor) -> Tensor:

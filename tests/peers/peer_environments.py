@@ -22,8 +22,8 @@ REQUIREMENTS = {
     "models": ["anemoi-models==0.13.0", "anemoi-graphs==0.9.0", "trimesh", "netCDF4"],
     "datasets": ["anemoi-datasets[create]>=0.5.47,<0.6"],
 }
-PIP_SECONDS = 180  # it takes 40; what is downloaded till then is in pip's cache for the next time
-PEER_SECONDS = 300
+PIP_SECONDS = 240  # it takes 40
+PEER_SECONDS = 600
 
 
 def environment(name):
@@ -37,22 +37,24 @@ def environment(name):
     with (cache / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
         if not finished.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # what an earlier run was stopped in
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
             (site_packages,) = folder.glob("lib/python*/site-packages")
             # addsitedir, unlike a path of its own in this file, follows the editable install of this project.
             (site_packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-            _install(python, requirements)
+            _install(python, requirements, folder)
             finished.touch()
     return python
 
 
-def _install(python, requirements):
+def _install(python, requirements, folder):
     # A registry that does not answer is asked twice, for 15 s each; a slow one is left after PIP_SECONDS.
     pip = [sys.executable, "-m", "pip", "--python", python, "--timeout", "15", "--retries", "1"]
     pip += ["--disable-pip-version-check", "install", "--quiet", "--no-compile"]
     try:
-        status, output = run([*pip, *requirements], PIP_SECONDS)
+        status, output = run(
+            [*pip, *requirements], PIP_SECONDS, TMPDIR=folder
+        )  # what is left there goes with it
     except subprocess.TimeoutExpired:
         pytest.skip(f"pip did not install {' '.join(requirements)} within {PIP_SECONDS} s")
     if status:
@@ -60,8 +62,8 @@ def _install(python, requirements):
         pytest.skip(f"pip cannot install {' '.join(requirements)}: {reason}")
 
 
-def run(command, seconds):
-    """Run a command in our checkout; returns its exit status and all it printed.
+def run(command, seconds, **variables):
+    """Run a command in our checkout, with further environment variables; its exit status and all it printed.
 
     Raises:
         subprocess.TimeoutExpired: it took longer, and was ended together with what it started.
@@ -72,6 +74,7 @@ def run(command, seconds):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {name: str(value) for name, value in variables.items()},
         start_new_session=True,
     ) as process:
         try:

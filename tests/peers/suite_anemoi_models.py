@@ -25,6 +25,7 @@ from diffusion_lab.noise import MemberNoise
 from diffusion_lab.samplers import SAMPLERS, dpmpp_2m, heun, sample
 from diffusion_lab.schedules import karras
 from diffusion_lab.verification.protocol import score
+from diffusion_lab.widgets import DenoiserProbe
 
 THEIRS_IN = ["orography", "t850", "msl", "cos_julian_day"]
 THEIRS_OUT = ["t850", "tp", "msl"]
@@ -380,10 +381,31 @@ def test_predict_step_is_theirs_in_physical_units(interface, forecaster, store, 
         assert there.std() > 100 * tolerance
 
 
-@pytest.mark.parametrize(("variant", "processor"), [VARIANTS[0], VARIANTS[-1]])
-def test_every_sampler_makes_a_scored_forecast(build, store, variant, processor):
+def test_a_target_is_what_leads_to_its_state(forecaster):
+    state, x = torch.randn(2, 1, 3, 128, 3), torch.randn(2, 1, 3, 128, 4)
+    target = forecaster.model.to_target(state, x)
+    torch.testing.assert_close(forecaster.model.to_state(target, x), state)
+    assert torch.equal(target, state) != hasattr(forecaster.model, "tendency_mean")
+
+
+def test_its_denoiser_can_be_probed(forecaster, store):
+    """Our widget, on their network: it denoises the next day, or the change to it, normalised as theirs."""
+    probe = DenoiserProbe(forecaster)
+    probe.set(date="2024-01-21", variable="msl", sigma=0.02)
+    column, today = store.variables.index("msl"), store.index("2024-01-21")
+    now, then = store.read(slice(today, today + 2), ["msl"])[:, 0, 0]
+    values, statistics = then, store.statistics
+    if hasattr(forecaster.model, "tendency_mean"):
+        values, statistics = then - now, store.tendency_statistics("1d")
+    clean = (values - statistics.mean[column]) / statistics.stdev[column]
+    np.testing.assert_allclose(probe.fields["clean"], clean, atol=1e-3)
+    assert 0.01 < np.std(probe.fields["noisy"] - clean) < 0.03
+    assert np.std(probe.fields["denoised"] - clean) < 0.1  # little noise leaves little to do
+
+
+def test_every_sampler_makes_a_scored_forecast(build, store):
     """All but those that add noise solve one equation, and agree as far as 15 steps go."""
-    forecaster, first = from_anemoi(build(variant, processor), store, device="cpu"), {}
+    forecaster, first = from_anemoi(build("tendency", "transformer"), store, device="cpu"), {}
     for name in SAMPLERS:
         options = {"sampler": name}
         run = forecaster.forecast("2024-01-21", 1, 2, 3, None, {"num_steps": 15}, options)
