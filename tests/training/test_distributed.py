@@ -13,10 +13,11 @@ from diffusion_lab.training.fit import fit
 from diffusion_lab.training.run import read_log
 
 SETTINGS = (
-    "training.max_steps=6",
-    "diagnostics.checkpoint_every_n_steps=6",
-    "diagnostics.validation.every_n_steps=3",
+    "training.max_steps=4",
+    "diagnostics.checkpoint_every_n_steps=4",
+    "diagnostics.validation.every_n_steps=2",
     "diagnostics.validation.starts=2",
+    "diagnostics.validation.num_steps=2",
     "diagnostics.evaluation.enabled=false",
 )
 

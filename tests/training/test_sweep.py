@@ -7,7 +7,8 @@ from diffusion_lab.inference import load_release
 
 def test_a_sweep_trains_each_value_side_by_side(toy_overrides, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    words = ["name=toy", "training.max_steps=2", "diagnostics.evaluation.enabled=false"]
+    words = ["name=toy", "training.max_steps=1", "diagnostics.evaluation.enabled=false"]
+    words += ["diagnostics.validation.starts=1", "diagnostics.validation.num_steps=1"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep = ["train", "--multirun", *toy_overrides, *words, "training.lr=1e-4,1e-3", *launcher]
     assert main(sweep) == 0
@@ -17,7 +18,7 @@ def test_a_sweep_trains_each_value_side_by_side(toy_overrides, tmp_path, monkeyp
         run = tmp_path / "runs" / "toy" / folder
         assert yaml.safe_load((run / "config.yaml").read_text())["training"]["lr"] == rate
         release = load_release(run / "toy.safetensors")[0]
-        assert release.training["steps"] == 2
+        assert release.training["steps"] == 1
         assert f"training.lr={rate}" in release.training["command"]
 
 
