@@ -25,7 +25,7 @@ from diffusion_lab.noise import MemberNoise
 from diffusion_lab.samplers import SAMPLERS, dpmpp_2m, heun, sample
 from diffusion_lab.schedules import karras
 from diffusion_lab.verification.protocol import score
-from diffusion_lab.widgets import DenoiserProbe
+from diffusion_lab.widgets import DenoiserProbe, SamplerTuner
 
 THEIRS_IN = ["orography", "t850", "msl", "cos_julian_day"]
 THEIRS_OUT = ["t850", "tp", "msl"]
@@ -401,6 +401,18 @@ def test_its_denoiser_can_be_probed(forecaster, store):
     np.testing.assert_allclose(probe.fields["clean"], clean, atol=1e-3)
     assert 0.01 < np.std(probe.fields["noisy"] - clean) < 0.03
     assert np.std(probe.fields["denoised"] - clean) < 0.1  # little noise leaves little to do
+
+
+def test_its_sampler_can_be_tuned(forecaster):
+    settings = {"steps": 1, "members": 2, "num_steps": 4, "S_churn": 1.0}
+    tuner = SamplerTuner(forecaster, date="2024-01-21", members_per_call=2, **settings)
+    tuned = tuner.run(60)
+    kwargs = tuner.setting.predict_kwargs
+    assert kwargs["noise_scheduler_params"]["num_steps"] == 4
+    alone = forecaster.forecast("2024-01-21", 1, 2, tuner.setting.seed, members_per_call=2, **kwargs)
+    np.testing.assert_array_equal(tuned["msl"], alone["msl"])
+    tuner.stop()
+    assert tuner.wait_idle(60)
 
 
 def test_every_sampler_makes_a_scored_forecast(build, store):

@@ -80,8 +80,15 @@ class Session:
         self._cache_bytes = cache_bytes
         self._results: OrderedDict[tuple, Result] = OrderedDict()
         self._forecasters: OrderedDict[tuple[str, str], Forecaster] = OrderedDict()
+        self._adopted: dict[tuple[str, str], Forecaster] = {}
         self._places: dict[str, Place] = {}
         self._loading = threading.RLock()
+
+    def adopt(self, forecaster: Forecaster) -> tuple[str, str]:
+        """Take a loaded forecaster, known by its network's class and its device, which are returned."""
+        key = forecaster.release.model, str(forecaster.device)
+        self._adopted[key] = forecaster
+        return key
 
     def forecaster(self, checkpoint: str, device: str) -> Forecaster:
         """The forecaster of a checkpoint on a device; the last two are kept.
@@ -91,6 +98,8 @@ class Session:
         """
         with self._loading:
             key = (checkpoint, device)
+            if key in self._adopted:
+                return self._adopted[key]
             if key not in self._forecasters:
                 self._forecasters[key] = load_forecaster(checkpoint, device)
             self._forecasters.move_to_end(key)

@@ -38,7 +38,7 @@ class SamplerTuner(Pictured, VBox):
     between two network calls.
 
     Args:
-        checkpoint: a released name, or the path of your own.
+        checkpoint: a released name, the path of your own, or a loaded forecaster, as of `from_anemoi`.
         device: "cpu", "cuda", …
         data: an open store, its path or name, to start forecasts from; None for the checkpoint's own.
         members_per_call: members in one network call; None for a choice by the device. Results equal those of
@@ -52,7 +52,7 @@ class SamplerTuner(Pictured, VBox):
 
     def __init__(
         self,
-        checkpoint: str | Path = "example-tendency",
+        checkpoint: str | Path | Forecaster = "example-tendency",
         device: str = "cpu",
         data: Store | str | Path | None = None,
         *,
@@ -60,6 +60,8 @@ class SamplerTuner(Pictured, VBox):
         **settings: Any,
     ) -> None:
         self.session = Session(data, members_per_call)
+        if isinstance(checkpoint, Forecaster):
+            checkpoint, device = self.session.adopt(checkpoint)
         forecaster = self.session.forecaster(str(checkpoint), device)
         first = Setting(str(checkpoint), device, self._a_date(forecaster), **defaults_of(forecaster))
         view = {name: settings.pop(name) for name in _VIEW if name in settings}
