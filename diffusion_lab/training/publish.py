@@ -48,6 +48,7 @@ def publish(
     device: str = "auto",
     predict_kwargs: PredictKwargs | None = None,
     note: str = "",
+    lead_time: np.timedelta64 = LEAD_TIME,
 ) -> Path:
     """Score a checkpoint by the protocol and write it, scores inside, with its model card.
 
@@ -57,13 +58,14 @@ def publish(
         device: "cpu", "cuda", or "auto".
         predict_kwargs: of a sampler search; they become the checkpoint's sampling defaults.
         note: what else there is to say of its training.
+        lead_time: of the longest forecasts.
 
     Returns:
         The published file.
     """
     forecaster = with_defaults(load_forecaster(checkpoint, device), predict_kwargs or {})
     store = open_store(store_path(STORE))
-    steps = int(LEAD_TIME // forecaster.step)
+    steps = int(lead_time // forecaster.step)
     dates = store.dates[np.char.startswith(store.dates.astype(str), YEAR)]
     starts = spread_out(dates[dates + LEAD_TIME <= store.dates[-1]], STARTS, EVERY)
     work = checkpoint.parent / "verification"
@@ -76,8 +78,8 @@ def publish(
             "store": STORE,
             "training": forecaster.release.training | ({"note": note} if note else {}),
             "scores": {
-                "protocol": f"test year {YEAR}, {len(starts)} starts every 14 days, {MEMBERS} members, steps "
-                f"of {forecaster.release.step}, {calls} network calls a step",
+                "protocol": f"test year {YEAR}, {len(starts)} starts every {EVERY.astype(int)} days, "
+                f"{MEMBERS} members, steps of {forecaster.release.step}, {calls} network calls a step",
                 "lead_times": [format_lead_time(lead) for lead in leads],
                 "by_variable": as_dict(scores.sel(lead_time=leads)),
             },
@@ -214,13 +216,15 @@ def main() -> None:
     parser.add_argument(
         "--predict-kwargs", type=Path, help="what diffusion-lab tune wrote: the sampling defaults from now on"
     )
+    parser.add_argument("--days", default=5, type=int, help="longest lead time that is scored (default: 5)")
     parser.add_argument("--note", default="", help="for the model card: what else to say of the training")
     arguments = parser.parse_args()
     kwargs = {}
     if arguments.predict_kwargs:
         kwargs = yaml.safe_load(arguments.predict_kwargs.read_text())["predict_kwargs"]
     for checkpoint in arguments.checkpoints:
-        print(publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note))
+        lead_time = np.timedelta64(arguments.days, "D")
+        print(publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note, lead_time))
 
 
 if __name__ == "__main__":
