@@ -14,8 +14,13 @@ def store():
 
 def test_names_are_found_and_other_paths_left_alone():
     assert "example" in stores()
-    assert {"example-tendency", "example-state"} <= checkpoints().keys()
+    assert {"example-tendency", "example-state", "example-tendency-weak"} <= checkpoints().keys()
     assert store_path("gs://bucket/mine.zarr") == "gs://bucket/mine.zarr"
+
+
+def test_the_checkpoints_are_small_together_and_each_has_its_card():
+    assert sum(path.stat().st_size for path in checkpoints().values()) <= 10_000_000
+    assert all(path.with_suffix(".md").is_file() for path in checkpoints().values())
 
 
 @pytest.mark.parametrize("name", checkpoints())
@@ -35,8 +40,9 @@ def test_released_checkpoints_beat_persistence(store, name):
     forecast = forecaster.forecast(start, 1, 2, 0, store, {"num_steps": 6}, {"sampler": "deis"})
     first, last = (store.index(date) for date in (start, start + forecaster.step))
     area = area_weights(store.latitudes, store.longitudes)
+    most = 0.9 if name.endswith("weak") else 0.6
     for variable in ("z500", "t850"):
         before, after = store.read([first, last], [variable])[:, 0, 0]
         error = forecast[variable].mean("ensemble").values[0] - after
         ratio = np.sqrt((area @ error**2) / (area @ (before - after) ** 2))
-        assert ratio < 0.6, variable
+        assert ratio < most, variable
