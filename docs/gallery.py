@@ -25,6 +25,8 @@ from diffusion_lab.widgets import SamplerTuner
 
 FOLDER = Path(__file__).parent
 START, DAY = np.datetime64("2025-01-15", "s"), np.timedelta64(1, "D")
+GUIDE = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0}
+FINE = {"noise_scheduler_params": GUIDE | {"num_steps": 20}, "sampler_params": {"sampler": "heun"}}
 OF_LINES = ("graph", "scores")  # maps in several colour scales would suffer
 CHEAP = {"noise_scheduler_params": {"num_steps": 8}, "sampler_params": {"sampler": "deis"}}
 
@@ -46,7 +48,7 @@ def forecast() -> Figure:
 def denoising() -> Figure:
     """One member on its way from noise to the change of the weather in a day."""
     forecaster, store = _forecaster()
-    levels = forecaster.settings.sigmas().tolist()
+    levels = forecaster.settings.override(**FINE).sigmas().tolist()
     index, scale = forecaster.variables.output.index("t850"), store.tendency_statistics("1d").stdev
     scale = scale[store.variables.index("t850")]
     before, after = (store.read(store.index(START + lead), ["t850"])[0, 0, 0] for lead in (0 * DAY, DAY))
@@ -55,7 +57,7 @@ def denoising() -> Figure:
     axes = figure.subplots(2, len(shown) + 1)
     place = (store.latitudes, store.longitudes, store.field_shape)
     look = {"cmap": DIFFERENCE, "limits": (-8, 8), "land": store.read(0, ["lsm"])[0, 0, 0]}
-    for solver_step in forecaster.solver_steps(START, 1, [0]):
+    for solver_step in forecaster.solver_steps(START, 1, [0], **FINE):
         if (number := solver_step.step.index) in shown:
             column, sigma = axes[:, shown.index(number)], levels[number + 1]
             noisy = solver_step.step.state[0, 0, 0, :, index].numpy() * scale / np.hypot(1, sigma)
@@ -75,8 +77,8 @@ def denoising() -> Figure:
 
 def tuner() -> Figure:
     """What the sampler tuner shows: the present setting beside one that was pinned."""
-    tuner = SamplerTuner("example-tendency", "cpu", date=str(START), members=6, num_steps=6, variable="t850")
-    tuner.run()
+    tuner = SamplerTuner("example-tendency", "cpu", date=str(START), members=6, variable="t850")
+    tuner.set(**GUIDE, sampler="heun", num_steps=6).run()
     tuner.pin()
     tuner.set(sampler="deis", num_steps=11)  # as many network calls
     tuner.run()
