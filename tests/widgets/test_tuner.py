@@ -142,10 +142,10 @@ def test_a_hand_out_of_range_reads_why_and_may_go_on(tuner):
     slider.options = [*slider.options, ("0.1", 0.1)]
     slider.value = 0.1
     assert tuner.wait_idle(WAIT)
-    assert "sigma_max" in tuner.status.value and "dl-error" in tuner.status.value
+    assert "sigma_max" in tuner.toolbar.status.value and "dl-error" in tuner.toolbar.status.value
     slider.value = 100.0
     assert tuner.wait_idle(WAIT)
-    assert tuner.result is not None and "ready" in tuner.status.value and tuner.error is None
+    assert tuner.result is not None and "ready" in tuner.toolbar.status.value and tuner.error is None
 
 
 def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypatch):
@@ -154,7 +154,7 @@ def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypat
         patch.setattr(forecaster.model, "embed", lambda x: (_ for _ in ()).throw(MemoryError("no room")))
         with pytest.raises(MemoryError):
             tuner.run(WAIT)
-    assert "fewer members" in tuner.status.value
+    assert "fewer members" in tuner.toolbar.status.value
     assert tuner.run(WAIT) is not None
 
 
@@ -173,11 +173,11 @@ def test_stop_stops_at_the_next_network_call(tuner, monkeypatch):
     tuner.set(num_steps=10)
     tuner._sample()
     assert reached.wait(WAIT)
-    tuner.stop_button.click()
+    tuner.toolbar.buttons["stop"].click()
     go_on.set()
     assert tuner.wait_idle(WAIT)
     assert len(calls) == 3
-    assert "stopped" in tuner.status.value and tuner.result is None
+    assert "stopped" in tuner.toolbar.status.value and tuner.result is None
 
 
 def test_the_film_shows_each_answer_of_the_denoiser(tuner):
@@ -235,7 +235,7 @@ def test_a_pinned_setting_is_what_changes_are_told_against(tuner):
     tuner.set(sigma_min=0.3).run(WAIT)
     change = f"{100 * (tuner.scores['fair_crps'] / before - 1):+.1f} %".replace("-", "−")
     assert change in tuner.table.value and "sigma_min 0.3" in tuner.table.value
-    assert tuner.pin() == "B" and tuner.reference.value == "B"
+    assert tuner.pin() == "B" and tuner.toolbar.reference.value == "B"
     tuner.unpin()
     assert "●</span> A" not in tuner.table.value
 
@@ -252,16 +252,16 @@ def test_history_joins_the_moves_of_a_drag(tuner):
     assert tuner.setting == first and slider.value == first.sigma_max
     tuner.redo()
     assert tuner.setting.sigma_max == values[19]
-    tuner.undo_button.click()
-    assert tuner.setting == first and tuner.undo_button.disabled
+    tuner.toolbar.buttons["undo"].click()
+    assert tuner.setting == first and tuner.toolbar.buttons["undo"].disabled
 
 
 def test_presets_and_reset(tuner):
     start = tuner.setting
     tuner.preset("GenCast's")
     assert (tuner.setting.sampler, tuner.setting.S_churn, tuner.setting.S_noise) == ("dpmpp_2s", 2.5, 1.05)
-    tuner.preset_menu.value = "guide's defaults"
-    assert tuner.setting.num_steps == 50 and tuner.preset_menu.index == 0
+    tuner.toolbar.presets.value = "guide's defaults"
+    assert tuner.setting.num_steps == 50 and tuner.toolbar.presets.index == 0
     tuner.reset()
     assert tuner.setting == start
     with pytest.raises(KeyError, match="GenCast's"):

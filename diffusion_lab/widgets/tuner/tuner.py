@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from ipywidgets import HTML, Button, Dropdown, FloatProgress, HBox, VBox
+from ipywidgets import HTML, HBox, VBox
 from matplotlib.figure import Figure
 
 from diffusion_lab.config import nearest
@@ -25,6 +26,7 @@ from diffusion_lab.widgets.tuner.pictures import Pictures
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.session import Frame, Session
 from diffusion_lab.widgets.tuner.setting import Setting, defaults_of, presets_of
+from diffusion_lab.widgets.tuner.toolbar import Toolbar
 from diffusion_lab.widgets.worker import LatestOnly
 
 _VIEW = ("variable", "lead", "member")
@@ -74,7 +76,8 @@ class SamplerTuner(Pictured, VBox):
         self.sampling = LatestOnly(self.session.run, self._show_frame, self._fail, self._say_stopped)
         self.drawing = LatestOnly(self._draw_schedule, lambda nothing: None, self._fail)
         self.controls, self.pictures = Controls(self._moved), Pictures()
-        super().__init__([HTML(board.STYLE), self._bar(), self._body()])
+        self.toolbar = self._bar()
+        super().__init__([HTML(board.STYLE), self.toolbar, self._body()])
         self.add_class("dl-tuner")
         self._connect()
         self._show_setting()
@@ -149,15 +152,14 @@ class SamplerTuner(Pictured, VBox):
             raise ValueError("there is nothing to pin before the forecast is ready")
         letter = next(chr(65 + i) for i in range(26) if chr(65 + i) not in self.pinned)
         self.pinned[letter] = result
-        self.reference.options = list(self.pinned)
-        self.reference.value = letter
+        self.toolbar.pinned(self.pinned, letter)
         self._draw_all()
         return letter
 
     def unpin(self) -> None:
         """Forget what is pinned."""
         self.pinned.clear()
-        self.reference.options = []
+        self.toolbar.pinned([], None)
         self._draw_all()
 
     def undo(self) -> None:
@@ -212,51 +214,32 @@ class SamplerTuner(Pictured, VBox):
 
     # What the page looks like.
 
-    def _bar(self) -> HBox:
-        self.progress = FloatProgress(max=1.0, layout={"width": "150px"})
-        self.status = HTML(layout={"flex": "1 1 260px", "min_width": "200px"})
-        self.stop_button = self._button("Stop", "end the sampling", "stop", lambda: self.stop())
-        self.undo_button = self._button("Undo", "the setting before", "undo", self.undo)
-        self.redo_button = self._button("Redo", "take the undo back", "repeat", self.redo)
-        self.preset_menu = Dropdown(
-            options=["presets …", *presets_of(self.setting.checkpoint, self._forecaster)],
-            tooltip="settings to start from",
-            layout={"width": "160px"},
+    def _bar(self) -> Toolbar:
+        actions = {
+            "stop": self.stop,
+            "undo": self.undo,
+            "redo": self.redo,
+            "reset": self.reset,
+            "pin": self.pin,
+            "unpin": self.unpin,
+            "export": self._export_and_say,
+        }
+        return Toolbar(
+            {name: partial(self._guard, act) for name, act in actions.items()},
+            presets_of(self.setting.checkpoint, self._forecaster),
+            lambda name: self._guard(lambda: self.preset(name)),
+            lambda: self._guard(self._draw_board),
         )
-        self.reference = Dropdown(
-            description="against", options=[], layout={"width": "110px"}, style={"description_width": "50px"}
-        )
-        buttons = [
-            self.stop_button,
-            self.undo_button,
-            self.redo_button,
-            self._button("Reset", "the checkpoint's defaults", "home", self.reset),
-            self.preset_menu,
-            self._button("Pin", "keep this setting to compare with", "thumb-tack", self.pin),
-            self._button("Unpin", "forget what is pinned", "times", self.unpin),
-            self.reference,
-            self._button("Export", "write YAML, Python and netCDF files", "download", self._export_and_say),
-        ]
-        upper = HBox(buttons, layout={"flex_flow": "row wrap"})
-        lower = HBox([self.progress, self.status], layout={"align_items": "center"})
-        return VBox([upper, lower])
 
     def _body(self) -> VBox:
         self.table = HTML()
         row = HBox([self.controls, self.pictures], layout={"align_items": "flex-start", "grid_gap": "12px"})
         return VBox([row, self.table])
 
-    def _button(self, text: str, tooltip: str, icon: str, action: Callable[[], Any]) -> Button:
-        button = Button(description=text, tooltip=tooltip, icon=icon, layout={"width": "auto"})
-        button.on_click(lambda _: self._guard(action))
-        return button
-
     def _connect(self) -> None:
         for name in _VIEW:
             getattr(self.pictures, name).observe(lambda change: self._guard(self._draw_all), "value")
         self.pictures.at.observe(lambda change: self._guard(self._show_film), "value")
-        self.reference.observe(lambda change: self._guard(self._draw_board), "value")
-        self.preset_menu.observe(lambda change: self._guard(self._choose_preset), "value")
         self.pictures.canvases["truth"].observe(lambda change: self._guard(self._draw_all), "dark")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -319,8 +302,9 @@ class SamplerTuner(Pictured, VBox):
         self.controls.show(self.setting, forecaster, self.session.store(forecaster))
         self.pictures.offer(forecaster.variables.output, self.setting)
         self.pictures.place(self.session.place(self.setting))
-        self.undo_button.disabled = not self.history.can_undo
-        self.redo_button.disabled = not self.history.can_redo
+        self.toolbar.offer(presets_of(self.setting.checkpoint, forecaster))
+        self.toolbar.buttons["undo"].disabled = not self.history.can_undo
+        self.toolbar.buttons["redo"].disabled = not self.history.can_redo
         self.drawing.submit(self.setting)
 
     def _schedules(self) -> dict[str, tuple[Setting, np.ndarray]]:
@@ -340,13 +324,12 @@ class SamplerTuner(Pictured, VBox):
     def _show_frame(self, frame: Frame) -> None:
         """On the sampling thread: what is new of a run."""
         setting = self._asked
-        self.progress.value = frame.share
         if frame.denoised is not None:
             forecaster = self.session.forecaster(setting.checkpoint, setting.device)
             variables, place = forecaster.variables.output, self.session.place(setting)
             shown = self.pictures.variable.value
             units = next(v.units for v in forecaster.release.variables if v.name == shown)
-            self.status.value = board.progress(frame, setting.steps)
+            self.toolbar.say(board.progress(frame, setting.steps), frame.share)
             self._playing = True
             self.pictures.show_truth(frame.truth, place, variables, units)
             self.pictures.show_frame(frame, place, variables, units)
@@ -361,7 +344,7 @@ class SamplerTuner(Pictured, VBox):
                 if frame.seconds
                 else f"{frame.result.calls} calls a trajectory"
             )
-            self.status.value = board.note(f"ready{again}: {calls}, {frame.result.seconds:.1f} s")
+            self.toolbar.say(board.note(f"ready{again}: {calls}, {frame.result.seconds:.1f} s"), 1.0)
 
     _playing = False
 
@@ -382,17 +365,12 @@ class SamplerTuner(Pictured, VBox):
     def _draw_board(self) -> None:
         if self._current is not None:
             view = self.pictures.variable.value, self.pictures.lead.value
-            defaults = defaults_of(self._forecaster)
-            self.table.value = board.scoreboard(self._results(), self.reference.value, *view, defaults)
+            against, defaults = self.toolbar.reference.value, defaults_of(self._forecaster)
+            self.table.value = board.scoreboard(self._results(), against, *view, defaults)
 
     def _show_film(self) -> None:
         if self._current is not None and not self._playing and not self.sampling.busy:
             self.pictures.show_film(self._current, self.pictures.at.value)
-
-    def _choose_preset(self) -> None:
-        if self.preset_menu.index:
-            name, self.preset_menu.index = self.preset_menu.value, 0
-            self.preset(name)
 
     def _view(self, name: str, value: Any) -> None:
         control = getattr(self.pictures, name)
@@ -405,17 +383,15 @@ class SamplerTuner(Pictured, VBox):
     def _export_and_say(self) -> None:
         files = self.export()
         names = ", ".join(path.name for path in files)
-        self.status.value = board.note(f"wrote {names} to {files[0].parent.resolve()}")
+        self.toolbar.say(board.note(f"wrote {names} to {files[0].parent.resolve()}"))
 
     def _fail(self, error: Exception) -> None:
         self.error = error
-        self.progress.value = 0.0
-        self.status.value = board.fault(error)
+        self.toolbar.say(board.fault(error), 0.0)
 
     def _say_stopped(self) -> None:
-        self.progress.value = 0.0
         if self.error is None:
-            self.status.value = board.note("stopped")
+            self.toolbar.say(board.note("stopped"), 0.0)
 
 
 def _with_date(values: dict[str, Any]) -> dict[str, Any]:
