@@ -89,7 +89,8 @@ def wait_for_change(locator, before):
     """Wait until an image or canvas shows something else than `before`."""
     page = locator.page
     page.wait_for_function(
-        f"([element, before]) => {{ const now = ({_LOOK})(element); return now !== null && now !== before; }}",
+        f"([element, before]) => {{ const now = ({_LOOK})(element);"
+        " return now !== null && now !== before; }",
         arg=[locator.element_handle(), before],
         polling="raf",
     )

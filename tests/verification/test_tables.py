@@ -51,7 +51,8 @@ def test_lead_times_may_be_chosen():
     assert "24 h" not in table
     assert "0.9 ±0.07" in table
     assert markdown_table(SCORES, [np.timedelta64(5, "D")]).splitlines() == [
-        "| variable | lead | fair CRPS | persistence | climatological ensemble | spread/skill | rank p | spectra |",
+        "| variable | lead | fair CRPS | persistence | climatological ensemble "
+        "| spread/skill | rank p | spectra |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| t850 [K] | 5 d | 0.9 ±0.07 | 3 | 0.8 | 1.00 | 0.250 | 0.95–1.13 |",
         "| z500 [m² s⁻²] | 5 d | 1234 | 900 | 80 | 1.20 | 1.000 | 0.95–1.13 |",
