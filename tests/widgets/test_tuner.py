@@ -1,3 +1,4 @@
+import gc
 import random
 import threading
 import time
@@ -329,6 +330,7 @@ def test_memory_is_flat(tuner):
     def moves(count):
         for seed in range(count):
             tuner.set(seed=seed).run(WAIT)
+        gc.collect()  # a cleared figure is a cycle
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
