@@ -95,13 +95,21 @@ def deterministic_forecast(
 ) -> xr.Dataset:
     """The deterministic forecast of the same network: one call a step, rolled out; `options` as above.
 
-    With one noise level the sampler answers D(y; sigma_max), the mean of all that may follow.
+    With one noise level, and no churn, the sampler answers D(y; sigma_max), the mean of all that may follow.
+    Of the checkpoint's sampling defaults only sigma_max counts, the level its own schedule begins with.
 
     Returns:
         Dataset with dims (start, lead_time, cell).
     """
+    one_level = {"schedule_type": "manual", "sigmas": [forecaster.settings.sigmas()[0].item()]}
     one_call = forecast_starts(
-        forecaster, starts, steps, [0], noise_scheduler_params={"num_steps": 1}, **options
+        forecaster,
+        starts,
+        steps,
+        [0],
+        noise_scheduler_params=one_level,
+        sampler_params={"sampler": "euler"},
+        **options,
     )
     return one_call.isel(ensemble=0, drop=True)
 

@@ -10,6 +10,7 @@ from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.verification import (
     baselines_of,
+    deterministic_forecast,
     forecast_starts,
     run_protocol,
     score,
@@ -207,7 +208,6 @@ def test_the_deterministic_forecast_is_one_call_of_one_member(toy_store):
     assert forecast.sizes["ensemble"] == 3
     single, *_ = echo.calls
     assert single[1:4] == (2, [0], 5)
-    assert single[5] == {"noise_scheduler_params": {"num_steps": 1}, "sampler_params": None}
     # Member 0 is the start's state plus ten a day, so its error is that of persistence plus ten a day.
     weights, errors = area_weights(toy_store.latitudes, toy_store.longitudes), []
     for start in STARTS:
@@ -216,3 +216,28 @@ def test_the_deterministic_forecast_is_one_call_of_one_member(toy_store):
         errors.append(weights @ np.abs(states[0] + 20 - states[1]))
     at = scores.sel(variable="t850").isel(lead_time=1)
     assert at["deterministic_mae"].item() == pytest.approx(np.mean(errors), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule_type": "karras", "num_steps": 9, "sigma_max": 60.0, "sigma_min": 0.02},
+        {"schedule_type": "manual", "sigmas": [60.0, 3.0, 0.1]},
+    ],
+)
+def test_the_deterministic_forecast_is_the_denoised_at_sigma_max_whatever_the_defaults(toy_store, schedule):
+    echo, seen = Echo(toy_store), []
+    churn = {"sampler": "heun", "S_churn": 40.0, "S_noise": 1.1}
+    echo.settings = SamplingSettings(schedule, churn)
+    deterministic_forecast(echo, STARTS[:1], 1, data=toy_store, progress=False)
+
+    def denoiser(y, sigma):
+        seen.append((y, float(sigma)))
+        return torch.full_like(y, 7.0)
+
+    start = torch.randn(1, 1, 1, 5, 2, generator=torch.Generator().manual_seed(0))
+    sampled = echo.settings.override(**echo.calls[0][5]).sample(denoiser, lambda draw: start)
+    assert torch.equal(sampled, torch.full_like(start, 7.0))
+    ((y, sigma),) = seen
+    assert sigma == pytest.approx(60)
+    torch.testing.assert_close(y.float(), 60 * start)
