@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Float64 = NDArray[np.float64]
 
@@ -42,10 +43,8 @@ def _rank_table_of_case(fields: Float64, weights: Float64) -> Float64:
     if not known.any():
         return np.full((len(fields), len(fields)), np.nan)
     fields, weights = fields[:, known], weights[known] / weights[known].sum()
-    lowest = (fields < fields[:, None]).sum(
-        axis=1
-    )  # of the ranks 0 … M that a candidate shares with its ties
-    highest = (fields <= fields[:, None]).sum(axis=1) - 1
+    # Of the ranks 0 … M those that a candidate shares with its ties.
+    lowest, highest = (rankdata(fields, method, axis=0) - 1 for method in ("min", "max"))
     share = weights / (highest - lowest + 1)
     return np.stack(
         [np.where((lowest <= rank) & (rank <= highest), share, 0).sum(axis=1) for rank in range(len(fields))],

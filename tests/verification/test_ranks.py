@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -75,3 +77,12 @@ def test_distance_of_a_known_histogram():
     found = flatness(table)
     assert found["reliability_index"].item() == pytest.approx(1 / 6 + 2 / 12)
     assert found["rank_p"].item() == 1.0  # every choice is as far from flat
+
+
+def test_memory_grows_with_the_members_not_with_their_pairs():
+    fields = np.random.default_rng(0).normal(size=(201, 500))
+    tracemalloc.start()
+    rank_table(fields[1:], fields[0], np.ones(500))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15 * fields.nbytes  # a flag for each pair in each cell would be 25 times as much
