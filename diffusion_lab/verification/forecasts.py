@@ -44,7 +44,8 @@ def case_means(
 
     Args:
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell), of two members or more.
-        truth: the forecast's variables with dimensions (start, lead_time, cell), see `fields_like`.
+        truth: the forecast's variables with dimensions (start, lead_time, cell), see `fields_like`. Cells
+            where it is NaN, or any member, are left out.
         weights: (cell,) area weights, of any sum.
         baselines: forecasts by name, laid out like `truth`, or with the dimension `ensemble`.
         climatology: what anomalies are taken from, laid out like `truth`; None leaves the correlation out.
@@ -77,6 +78,7 @@ def case_means(
         for name in names:
             fields = {other: by_name[name] for other, by_name in others.items()}
             ensemble, observed = _aligned(forecast[name], fields.pop("truth"))
+            observed = observed.where(ensemble.notnull().all("ensemble"))  # the scores skip what is unknown
             normal = fields.pop("the climatology", None)
             means = _error_means(ensemble, observed, weights)
             for baseline, field in fields.items():
@@ -195,6 +197,8 @@ def _power_means(
     members = spectrum(torch.from_numpy(_values(forecast))).mean(-2)
     of_mean = spectrum(torch.from_numpy(_values(forecast.mean("ensemble"))))
     of_truth = spectrum(torch.from_numpy(_values(truth)))
+    known = of_truth.isfinite()  # or averages over starts would be of different ones
+    members, of_mean = (power.where(known, torch.nan) for power in (members, of_mean))
     coords = {"wavenumber": spectrum.wavenumbers}
     return {
         name: xr.DataArray(power.numpy(), dims=(*_CASE, "wavenumber"), coords=coords)

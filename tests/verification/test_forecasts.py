@@ -69,6 +69,30 @@ def test_torch_and_labelled_means_agree(members, decimals, starts):
             )
 
 
+def test_nodes_where_a_member_is_missing_count_for_no_score():
+    forecast, truth = forecast_and_truth(cells=30)
+    gaps, cells = forecast.copy(deep=True), [0, 1, 2, 3, 4]
+    gaps["t850"][:, :, :, :3] = np.nan  # as over land
+    gaps["t850"][:, :, 1, 3:5] = np.nan  # one member alone
+    kept = {"cell": np.setdiff1d(np.arange(30), cells)}
+    weights = np.random.default_rng(1).uniform(size=30)
+
+    def scores(forecast, truth, weights):
+        events = {"warm": Event(truth * 0 + 270)}
+        others = {"persistence": truth + 1}
+        return case_means(forecast, truth, weights, others, climatology=truth * 0 + 270, events=events)
+
+    expected = scores(forecast.isel(kept), truth.isel(kept), weights[kept["cell"]]).sel(variable="t850")
+    xr.testing.assert_allclose(scores(gaps, truth, weights).sel(variable="t850"), expected)
+    fast = area_means(
+        torch.from_numpy(gaps["t850"].values)[..., None],
+        torch.from_numpy(truth["t850"].values)[..., None],
+        torch.from_numpy(weights),
+    )
+    for name, values in fast.items():
+        np.testing.assert_allclose(values[..., 0], expected[name], err_msg=name)
+
+
 def test_averages_come_before_roots_and_ratios():
     # One cell, two starts: members 0 and 2 with truth 3, then members 0 and 4 with truth 2.
     forecast = dataset(
@@ -227,6 +251,22 @@ def test_powers_are_those_of_members_mean_and_truth():
     assert at["mean_power"].item() == pytest.approx(1 / 3)
     assert at["truth_power"].item() == pytest.approx(4 / 3)
     assert at["power_ratio"].item() == pytest.approx(5 / 4)
+
+
+def test_powers_are_compared_on_the_same_starts():
+    latitude = np.rad2deg(np.arcsin(np.linspace(-0.98, 0.98, 60)))
+    longitude = 137.50776 * np.arange(60) % 360
+    wave = np.sin(np.deg2rad(latitude))
+    sizes = np.array([1.0, 2.0, 5.0])[:, None, None]
+    truth = dataset({"t": sizes * wave}, ("start", "lead_time", "cell"))
+    dims = ("start", "lead_time", "ensemble", "cell")
+    forecast = dataset({"t": np.stack([sizes * wave, sizes * wave], axis=2)}, dims)
+    truth["t"][2, 0, 7] = np.nan
+    means = case_means(forecast, truth, np.ones(60), {}, spectrum=PowerSpectrum(latitude, longitude, 2))
+    at = summarise(means).sel(variable="t", wavenumber=1).isel(lead_time=0)
+    assert at["power"].item() == pytest.approx((1 + 4) / 2 / 3)
+    assert at["power_ratio"].item() == pytest.approx(1)
+    assert at["mean_power"].item() == pytest.approx(at["truth_power"].item())
 
 
 def test_what_does_not_fit_is_refused_by_name():
