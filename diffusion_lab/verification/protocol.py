@@ -148,7 +148,7 @@ def score(
     """Scores of a forecast against a store and simple forecasts, with confidence intervals.
 
     One start is in memory at a time. Baselines are persistence, climatology, and the weather of other years
-    if the store has any; its extremes are the events. Spectra are those of the globe.
+    if the store has it for all starts; its extremes are the events. Spectra are those of the globe.
 
     Args:
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell); variables the store lacks
@@ -182,7 +182,9 @@ def score(
                 spectrum=spectrum,
             )
             means.append(case)
-    return summarise(xr.concat(means, "start", combine_attrs="override"))
+    # What not all starts have would be an average over others than those it is compared with.
+    common = [name for name in means[0].data_vars if all(name in case for case in means)]
+    return summarise(xr.concat([case[common] for case in means], "start", combine_attrs="override"))
 
 
 def _key(forecaster: Forecaster, asked: Mapping[str, Any]) -> str:

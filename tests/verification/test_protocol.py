@@ -18,6 +18,7 @@ from diffusion_lab.verification import (
     truth_of,
 )
 from diffusion_lab.verification.baselines import climatological_ensemble, extremes
+from diffusion_lab.verification.summary import names_of_baselines
 
 DAY = np.timedelta64(1, "D")
 STARTS = np.array(["2024-12-01", "2025-01-15"], "datetime64[s]")
@@ -170,6 +171,15 @@ def test_years_without_others_have_no_climatological_ensemble(toy_store, forecas
         forecast_reference_time=("start", np.array(["2024-07-01"], "datetime64[ns]"))
     )
     assert "climatological_ensemble" not in baselines_of(summer, toy_store)
+
+
+def test_what_some_starts_lack_is_compared_with_none(toy_store):
+    starts = np.array(["2024-07-01", "2025-01-15"], "datetime64[s]")  # of July there is no other year
+    forecast = forecast_starts(Echo(toy_store), starts, 1, 2, data=toy_store, progress=False)
+    assert "climatological_ensemble_crpss" in score(forecast.isel(start=[1]), toy_store)
+    scores = score(forecast, toy_store)
+    assert names_of_baselines(scores) == ["persistence", "climatology"]
+    assert "brier" not in scores
 
 
 def test_forecasts_are_kept_and_taken_up_again(toy_store, tmp_path):
