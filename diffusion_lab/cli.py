@@ -69,7 +69,8 @@ keys: checkpoint    a released name or a path (.safetensors)
       device        cpu, cuda, or auto (default)
       devices       how many share the members, or the starts if there are several (1): GPUs, or processes
       predict_kwargs.noise_scheduler_params.KEY    num_steps, sigma_max, sigma_min, rho, schedule_type, …
-      predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise, …"""
+      predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise,
+                                                   noise_correlation (between forecast steps), …"""
 
 _VERIFY = """\
 Score a checkpoint, or a forecast file, against a store and simple forecasts: persistence, climatology, the

@@ -203,6 +203,30 @@ class MemberNoise:
         return self.field(np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little"))), shape)
 
 
+def correlated(draws: Sequence[Callable[[int], Tensor]], correlation: float) -> Callable[[int], Tensor]:
+    """The noise of a forecast step that remembers the noise of the steps before it.
+
+    z₁ = ε₁, zₖ = φ zₖ₋₁ + √(1 − φ²) εₖ: of unit variance at every step, so that a step from given states is
+    sampled as ever, but with a correlation φ between a member's successive steps. What the states do not tell
+    the network (other levels and variables, the earlier past) lasts longer than a step, so the errors of
+    successive steps are alike. Independent noise averages out over the steps, those errors do not, and the
+    spread grows too slowly. Stochastic physics has a memory for the same reason (Palmer et al. 2009, ECMWF
+    Technical Memorandum 598).
+
+    Args:
+        draws: `noise(draw)` of each forecast step, the present one last.
+        correlation: φ in [0, 1).
+    """
+
+    def noise(draw: int) -> Tensor:
+        state = draws[0](draw)
+        for fresh in draws[1:]:
+            state = correlation * state + math.sqrt(1 - correlation**2) * fresh(draw)
+        return state
+
+    return noise
+
+
 def _seconds(value: Start | Lead) -> int:
     """An integer key; dates and durations count in seconds, whatever numpy unit they come in."""
     if isinstance(value, np.datetime64):

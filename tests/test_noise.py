@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.noise import MemberNoise, SphericalNoise, noise_like, spherical_harmonics
+from diffusion_lab.noise import MemberNoise, SphericalNoise, correlated, noise_like, spherical_harmonics
 
 SHAPE = (2, 30, 3)
 
@@ -50,6 +50,18 @@ def test_the_stream_is_frozen():
     assert drawn.flatten().tolist() == pytest.approx(
         [0.00753244478, -0.74267321825, -0.22673402727], abs=1e-6
     )
+
+
+def test_correlated_noise_is_autoregressive_of_unit_variance():
+    fresh = [MemberNoise(3).at(10, lead, [0], (1, 40_000, 1)) for lead in range(1, 5)]
+    states = [correlated(fresh[:n], 0.6)(2).flatten() for n in range(1, 5)]
+    assert torch.equal(states[0], fresh[0](2).flatten())
+    torch.testing.assert_close(states[1], 0.6 * states[0] + 0.8 * fresh[1](2).flatten())
+    correlations = np.corrcoef(torch.stack(states).numpy())
+    lag = np.abs(np.subtract.outer(range(4), range(4)))
+    np.testing.assert_allclose(correlations, 0.6**lag, atol=4 / 200)  # four standard errors
+    np.testing.assert_allclose([state.var().item() for state in states], 1, atol=4 * math.sqrt(2) / 200)
+    assert torch.equal(correlated(fresh[3:], 0.0)(2), fresh[3](2))
 
 
 def test_dates_are_the_same_key_in_any_unit():

@@ -23,7 +23,7 @@ from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import compile_blocks
-from diffusion_lab.noise import MemberNoise, SphericalNoise, white
+from diffusion_lab.noise import MemberNoise, SphericalNoise, correlated, white
 from diffusion_lab.samplers import Step
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
@@ -307,7 +307,12 @@ class Forecaster:
             states = []
             for first in range(0, len(members), chunk):
                 some = slice(first, first + chunk)
-                draw = noise.at(date, lead * self.step, members[some], self._noise_shape, self.device)
+                leads = range(1 if settings.noise_correlation else lead, lead + 1)
+                draws = [
+                    noise.at(date, k * self.step, members[some], self._noise_shape, self.device)
+                    for k in leads
+                ]
+                draw = correlated(draws, settings.noise_correlation)
                 past = x[:, :, some]
                 physical = partial(self._physical, reference=past[:, -1:])
                 for step in settings.steps(wrap(self.model.denoiser(past)), draw):

@@ -24,6 +24,7 @@ GUIDE_SCHEDULER = {
 }
 GUIDE_SAMPLER = {"sampler": "heun", "S_churn": 0.0, "S_min": 0.0, "S_max": float("inf"), "S_noise": 1.0}
 _GIVEN_BY_US = ("denoiser", "y", "sigmas", "noise")
+_CORRELATION = "noise_correlation"  # of every sampler: it says which noise is drawn, not what is done with it
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class SamplingSettings:
 
     Args:
         noise_scheduler: "schedule_type", a name in `SCHEDULES`, and that function's arguments.
-        diffusion_sampler: "sampler", a name in `SAMPLERS`, and that sampler's options.
+        diffusion_sampler: "sampler", a name in `SAMPLERS`, that sampler's options, and "noise_correlation",
+            in [0, 1): how much of a member's noise lives on in the next forecast step (default 0).
 
     Raises:
         ValueError: an unknown name or option, or a value the schedule refuses; the message lists what is
@@ -49,6 +51,8 @@ class SamplingSettings:
             self.sigmas()
         except TypeError as error:
             raise ValueError(f"noise_scheduler {dict(self.noise_scheduler)}: {error}") from None
+        if not 0 <= self.noise_correlation < 1:
+            raise ValueError(f"{_CORRELATION} = {self.noise_correlation} must be at least 0 and below 1")
 
     def override(
         self,
@@ -68,6 +72,11 @@ class SamplingSettings:
             _merge(self.diffusion_sampler, sampler_params or {}, "sampler", SAMPLERS),
         )
 
+    @property
+    def noise_correlation(self) -> float:
+        """Of a member's noise between successive forecast steps, see `noise.correlated`."""
+        return self.diffusion_sampler.get(_CORRELATION, 0.0)
+
     def sigmas(self) -> Tensor:
         """The noise levels, float64, num_steps + 1 values down to 0."""
         options = dict(self.noise_scheduler)
@@ -83,6 +92,7 @@ class SamplingSettings:
         """
         options = dict(self.diffusion_sampler)
         solver = SAMPLERS[options.pop("sampler")]
+        options.pop(_CORRELATION, None)
         if "noise" in inspect.signature(solver).parameters:
             options["noise"] = noise
         sigmas = self.sigmas()
@@ -106,13 +116,18 @@ class SamplingSettings:
 def options_of(function: Callable) -> list[str]:
     """The options of a schedule or a sampler that settings may give."""
     names = inspect.signature(function).parameters
-    given = _GIVEN_BY_US if "denoiser" in names else ()  # a schedule may well be given its `sigmas`
-    return [name for name in names if name not in given]
+    if "denoiser" not in names:  # a schedule, which may well be given its `sigmas`
+        return list(names)
+    return [*(name for name in names if name not in _GIVEN_BY_US), _CORRELATION]
 
 
 def _required(function: Callable) -> list[str]:
     parameters = inspect.signature(function).parameters
-    return [name for name in options_of(function) if parameters[name].default is inspect.Parameter.empty]
+    return [
+        name
+        for name in options_of(function)
+        if name in parameters and parameters[name].default is inspect.Parameter.empty
+    ]
 
 
 def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]) -> None:

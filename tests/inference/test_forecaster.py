@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 from diffusion_lab.data import StoreMetadata, Variable, compute_forcing, create_store
-from diffusion_lab.inference import load_forecaster
+from diffusion_lab.inference import SamplingSettings, load_forecaster
 from diffusion_lab.noise import MemberNoise, spherical_harmonics
 
 DAY = np.timedelta64(1, "D")
@@ -97,6 +97,38 @@ def test_chunks_of_members_change_rounding_only(forecaster, toy_store):
         fields(forecaster.forecast(START, 2, 5, data=toy_store, members_per_call=n)) for n in (1, 5)
     )
     np.testing.assert_allclose(one, all_at_once, rtol=2e-5)
+
+
+def test_correlated_noise_leaves_the_first_step_and_the_members_alone(forecaster, toy_store):
+    def forecast(correlation, members=4, chunk=4):
+        params = {"noise_correlation": correlation}
+        made = forecaster.forecast(
+            START, 3, members, data=toy_store, sampler_params=params, members_per_call=chunk
+        )
+        return fields(made)
+
+    independent, remembered = forecast(0.0), forecast(0.7)
+    np.testing.assert_array_equal(independent, fields(forecaster.forecast(START, 3, 4, data=toy_store)))
+    np.testing.assert_array_equal(remembered[0], independent[0])
+    assert np.abs(remembered[1:] - independent[1:]).std() > 0.01
+    np.testing.assert_array_equal(forecast(0.7, [2, 3], chunk=2), forecast(0.7, chunk=2)[:, 2:])
+
+
+def test_steps_take_the_noise_that_settings_ask_for(forecaster, toy_store, monkeypatch):
+    """The initial noise of step k is φ times that of step k − 1 and √(1 − φ²) of step k's own."""
+    taken = []
+    steps = SamplingSettings.steps
+
+    def recorded(settings, denoiser, noise):
+        taken.append(noise(0))
+        return steps(settings, denoiser, noise)
+
+    monkeypatch.setattr(SamplingSettings, "steps", recorded)
+    for correlation in (0.0, 0.6):
+        forecaster.forecast(START, 3, 1, data=toy_store, sampler_params={"noise_correlation": correlation})
+    own, remembered = taken[:3], taken[3:]
+    for k in (1, 2):
+        torch.testing.assert_close(remembered[k], 0.6 * remembered[k - 1] + 0.8 * own[k])
 
 
 def test_steps_follow_each_other(forecaster, toy_store):

@@ -79,6 +79,17 @@ def test_another_sampler_drops_only_defaults_that_it_does_not_know():
         DEFAULTS.override(sampler_params={"sampler": "euler", "S_churn": 1})
 
 
+def test_the_correlation_of_the_noise_is_kept_by_every_sampler():
+    settings = DEFAULTS.override(sampler_params={"noise_correlation": 0.5}).override(
+        None, {"sampler": "deis"}
+    )
+    assert settings.noise_correlation == 0.5
+    assert DEFAULTS.noise_correlation == 0
+    plain = DEFAULTS.override({"num_steps": 3}, {"sampler": "deis"})
+    remembering = plain.override(None, {"noise_correlation": 0.5})
+    assert torch.equal(plain.sample(gaussian, noise), remembering.sample(gaussian, noise))
+
+
 def test_levels_by_hand():
     settings = DEFAULTS.override({"schedule_type": "manual", "sigmas": [10.0, 1.0]})
     assert settings.sigmas().tolist() == [10.0, 1.0, 0.0]
@@ -101,6 +112,8 @@ def test_levels_by_hand():
         ({"sigma_max": "big"}, None, "'sigma_max': 'big'.*must be real number"),
         ({"num_steps": 0}, None, "num_steps"),
         ({"rho": math.nan}, None, "rho"),
+        (None, {"noise_correlation": 1.0}, "noise_correlation = 1.0 must be at least 0 and below 1"),
+        ({"noise_correlation": 0.5}, None, "'karras' has no option 'noise_correlation'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(scheduler, sampler, message):

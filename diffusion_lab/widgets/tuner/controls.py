@@ -25,9 +25,14 @@ _WIDTH = {"layout": {"width": "304px"}, "style": {"description_width": "82px"}}
 _GROUPS = {
     "Forecast": ("checkpoint", "device", "date", "steps", "members", "seed"),
     "Noise schedule": ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho"),
-    "Sampler": ("sampler", "S_churn", "S_min", "S_max", "S_noise"),
+    "Sampler": ("sampler", "S_churn", "S_min", "S_max", "S_noise", "noise_correlation"),
 }
-_NAMES = {"steps": "lead steps", "schedule_type": "schedule", "date": "start"}
+_NAMES = {
+    "steps": "lead steps",
+    "schedule_type": "schedule",
+    "date": "start",
+    "noise_correlation": "correlation",
+}
 _HELP = {
     "checkpoint": "a released name, or the path of your own .safetensors file",
     "steps": "forecast steps, each fed with the one before",
@@ -40,6 +45,7 @@ _HELP = {
     "S_min": "lowest noise level that is churned",
     "S_max": "highest noise level that is churned",
     "S_noise": "standard deviation of the added noise; above 1 makes up for detail lost",
+    "noise_correlation": "of a member's noise from one lead step to the next: makes the spread grow faster",
 }
 
 
@@ -75,6 +81,7 @@ class Controls(VBox):
             "S_min": _slider([0.0, *geometric(0.01, 10.0, 10)]),
             "S_max": _slider([*geometric(0.1, 1000.0, 10), float("inf")]),
             "S_noise": _slider([*np.arange(0.9, 1.1, 0.01).round(2).tolist(), 1.003, 1.1]),
+            "noise_correlation": _slider(np.arange(0, 1, 0.05).round(2).tolist()),
         }
         for name, widget in self.widgets.items():
             widget.description = _NAMES.get(name, name)

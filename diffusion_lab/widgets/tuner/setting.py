@@ -17,7 +17,9 @@ from diffusion_lab.samplers import SAMPLERS
 from diffusion_lab.schedules import SCHEDULES
 
 SCHEDULE_KEYS = ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho")
-SAMPLER_KEYS = ("sampler", "S_churn", "S_min", "S_max", "S_noise")
+SAMPLER_KEYS = ("sampler", "S_churn", "S_min", "S_max", "S_noise", "noise_correlation")
+
+GUIDE = {**GUIDE_SCHEDULER, **GUIDE_SAMPLER, "noise_correlation": 0.0}
 
 # Price et al. 2023 (arXiv:2312.15796), Table 2 of the supplement.
 GENCAST = {
@@ -31,6 +33,7 @@ GENCAST = {
     "S_min": 0.75,
     "S_max": float("inf"),
     "S_noise": 1.05,
+    "noise_correlation": 0.0,
 }
 
 
@@ -65,6 +68,7 @@ class Setting:
     S_min: float = 0.0
     S_max: float = float("inf")
     S_noise: float = 1.0
+    noise_correlation: float = 0.0
 
     def changed(self, **values: Any) -> Setting:
         """The setting with some values replaced.
@@ -114,7 +118,7 @@ class Setting:
 def defaults_of(forecaster: Forecaster) -> dict[str, Any]:
     """The checkpoint's sampling defaults, by the names of controls."""
     given = {**forecaster.settings.noise_scheduler, **forecaster.settings.diffusion_sampler}
-    return {**_plain(GUIDE_SAMPLER), **_plain(GUIDE_SCHEDULER), **_plain(given)}
+    return {**GUIDE, **_plain(given)}
 
 
 def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, Any]]:
@@ -124,7 +128,7 @@ def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, A
     """
     presets = {
         "checkpoint's defaults": defaults_of(forecaster),
-        "guide's defaults": _plain({**GUIDE_SCHEDULER, **GUIDE_SAMPLER}),
+        "guide's defaults": dict(GUIDE),
         "GenCast's": dict(GENCAST),
     }
     path = checkpoints().get(checkpoint)
