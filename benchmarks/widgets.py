@@ -26,7 +26,7 @@ WAIT = 120.0
 ROOT = Path(__file__).parents[1]
 CELL = """
 from diffusion_lab.widgets import SamplerTuner
-tuner = SamplerTuner({checkpoint!r}, device={device!r}, members=8, num_steps=20, sampler="heun")
+tuner = SamplerTuner({checkpoint!r}, {device!r}, members=8, num_steps=20, sampler="heun", compile={compile})
 tuner
 """
 
@@ -127,7 +127,7 @@ def network_call(tuner: SamplerTuner, repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def in_a_browser(checkpoint: str, device: str, repeats: int) -> Iterator[Row]:
+def in_a_browser(checkpoint: str, device: str, compile: bool, repeats: int) -> Iterator[Row]:
     """From a key press to changed pixels, in JupyterLab in Chromium without a window."""
     sys.path.insert(0, str(ROOT / "tests" / "browser"))
     import driving
@@ -140,7 +140,7 @@ def in_a_browser(checkpoint: str, device: str, repeats: int) -> Iterator[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address, token = stack.enter_context(harness.running_lab(folder))
         page = stack.enter_context(harness.new_page(stack.enter_context(harness.browser())))
-        cell = CELL.format(checkpoint=checkpoint, device=device)
+        cell = CELL.format(checkpoint=checkpoint, device=device, compile=compile)
         name = harness.write_notebook(folder / "notebooks", cell)
         page.goto(f"{address}/doc/tree/{name}?token={token}")
         driving.run_all_cells(page)
@@ -175,13 +175,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="example-tendency")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=11, help="moves of each kind (default: 11)")
+    parser.add_argument("--compile", action="store_true", help="with a compiled network")
     parser.add_argument("--no-browser", action="store_true", help="only what happens in the kernel")
     arguments = parser.parse_args()
     where = arguments.checkpoint, arguments.device
-    tuner = SamplerTuner(*where, members=8, num_steps=20, sampler="heun")
+    tuner = SamplerTuner(*where, members=8, num_steps=20, sampler="heun", compile=arguments.compile)
     rows = list(headless(tuner, arguments.repeats))
     if not arguments.no_browser:
-        rows += in_a_browser(*where, arguments.repeats)
+        rows += in_a_browser(*where, arguments.compile, arguments.repeats)
     threads = f"{torch.get_num_threads()} CPU threads"
     device = torch.cuda.get_device_name() if arguments.device != "cpu" else threads
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n\n{table(rows)}")

@@ -8,7 +8,7 @@ from ipywidgets import HTML
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from diffusion_lab.widgets.charts import Chart, Pictured, png
+from diffusion_lab.widgets.charts import Chart, Pictured, QuickChart, png
 
 
 class Shown(Pictured, HTML):
@@ -88,3 +88,34 @@ def test_axes_make_room_for_labels_that_grow():
         with chart.redraw() as figure:
             figure.subplots().set_ylabel(label)
         assert chart.figure.axes[0].get_tightbbox().x0 >= 0
+
+
+def test_a_quick_chart_shows_what_the_whole_figure_would():
+    chart = QuickChart(3, 2, lambda ax: ax.set(xlabel="x", ylim=(0, 4)))
+    draws = []
+    whole = chart._canvas.draw
+    chart._canvas.draw = lambda: draws.append(1) or whole()
+
+    def shown(colour, values, legend):
+        def fill(ax):
+            ax.bar(range(3), values, color=colour)
+            ax.plot(values, color="black", label="line")
+            ax.text(0, 3, colour)
+            ax.set(xlim=(-1, 3))
+            ax.set_title(colour, y=1.0)
+            if legend:
+                ax.legend()
+
+        chart.draw(fill, lambda ax: ax.tick_params(colors=colour), colour)
+        return pixels(chart.value)
+
+    for colour, values, legend in [
+        ("red", [1, 2, 3], True),
+        ("red", [3, 0, 1], False),
+        ("blue", [1, 1, 1], True),
+    ]:
+        np.testing.assert_array_equal(shown(colour, values, legend), pixels(png(chart.figure)))
+        assert (len(chart.ax.lines), len(chart.ax.patches), len(chart.ax.texts)) == (1, 3, 1)
+    draws.clear()
+    shown("blue", [2, 2, 2], True)
+    assert not draws  # neither limits nor colours have changed: the axes are not drawn again

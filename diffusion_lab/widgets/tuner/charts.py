@@ -1,4 +1,8 @@
-"""The tuner's charts: schedule and churn, rank histogram, spectrum; pinned settings beside the present."""
+"""The tuner's charts: schedule and churn, rank histogram, spectrum; pinned settings beside the present.
+
+Of each there are the axes, `dress_…`, and what comes on them. Limits are rounded, so that a curve moves where
+a setting does, and not the axis below it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from diffusion_lab.plots.style import LINES, SKY, VERMILION, level_axis, tidy
@@ -23,6 +26,13 @@ def colour(number: int) -> str:
     return LINES[number % len(LINES)]
 
 
+def dress_schedule(ax: Axes) -> None:
+    """Axes of `schedule`."""
+    level_axis(ax.yaxis)
+    _dress(ax, "solver step", "noise level σ [–]")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+
+
 def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> None:
     """σ at each solver step; a ring marks the steps of the first setting that churn."""
     for number, (name, (setting, sigmas)) in reversed(list(enumerate(schedules.items()))):
@@ -33,11 +43,17 @@ def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> N
         )
         if first:
             _mark_churn(ax, setting, levels)
-    level_axis(ax.yaxis)
-    _dress(ax, "solver step", "noise level σ [–]")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    shown = [np.asarray(sigmas)[:-1] for _, sigmas in schedules.values()]
+    ax.set_xlim(-0.5, max(map(len, shown)) - 0.5)
+    ax.set_ylim(*_around(min(map(np.min, shown)), max(map(np.max, shown))))
     if len(schedules) > 1:
         _legend(ax)
+
+
+def _around(low: float, high: float) -> tuple[float, float]:
+    """Limits among 1, 3, 10, 30, … with a little room beside them."""
+    rounds = sorted(m * 10.0**k for k in range(-6, 7) for m in (1, 3))
+    return max(r for r in rounds if r < 0.9 * low), min(r for r in rounds if r > 1.1 * high)
 
 
 def _mark_churn(ax: Axes, setting: Setting, levels: np.ndarray) -> None:
@@ -45,36 +61,54 @@ def _mark_churn(ax: Axes, setting: Setting, levels: np.ndarray) -> None:
     gamma = min(churn / len(levels), GAMMA_MAX)
     acts = (levels >= setting.S_min) & (levels <= setting.S_max)
     if gamma == 0 or not acts.any():
-        ax.set_title("noise schedule, no churn", fontsize=_SMALL + 0.5)
+        ax.set_title("noise schedule, no churn", fontsize=_SMALL + 0.5, y=1.0)
         return
     steps = np.flatnonzero(acts)
     ax.vlines(steps, levels[acts], levels[acts] * (1 + gamma), color=VERMILION, lw=1.2)
     ax.plot(steps, levels[acts] * (1 + gamma), "o", color=VERMILION, ms=3.2, mfc="none")
-    ax.set_title(f"churn in {len(steps)} of {len(levels)} steps, γ = {gamma:.3g}", fontsize=_SMALL + 0.5)
+    ax.set_title(
+        f"churn in {len(steps)} of {len(levels)} steps, γ = {gamma:.3g}", fontsize=_SMALL + 0.5, y=1.0
+    )
+
+
+def dress_ranks(ax: Axes) -> None:
+    """Axes of `ranks`."""
+    ax.set_xlim(0, 1)
+    ax.set_title("rank histogram", fontsize=_SMALL + 0.5, y=1.0)
+    _dress(ax, "rank of the truth / members", "frequency / flat")
 
 
 def ranks(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) -> None:
     """How often the truth takes each rank, over a flat histogram's; pinned ones as lines."""
-    ax.set_title("rank histogram", fontsize=_SMALL + 0.5)
+    highest = 1.0
     for number, (name, result) in enumerate(results.items()):
         if lead > result.setting.steps or len(result.members) < 2:
             continue
         frequency = result.ranks(variable, lead)
+        highest = max(highest, np.nan_to_num(frequency).max() * len(frequency))
         share = (np.arange(len(frequency)) + 0.5) / len(frequency)  # ensembles of any size over one another
         if number == 0:
             ax.bar(share, frequency * len(frequency), 0.94 / len(frequency), color=SKY, label=name)
         else:
             ax.plot(share, frequency * len(frequency), ".-", color=colour(number), lw=1, ms=4, label=name)
     ax.axhline(1, color="0.5", ls="--", lw=0.8)
-    ax.set_xlim(0, 1)
-    _dress(ax, "rank of the truth / members", "frequency / flat")
+    ax.set_ylim(0, next((top for top in (2, 3, 4, 6, 8, 12, 16, 24, 32) if 0.96 * top > highest), 60))
     if len(results) > 1:
         _legend(ax)
 
 
+def dress_spectrum(ax: Axes) -> None:
+    """Axes of `spectrum`."""
+    ax.set_title("power of the members / truth", fontsize=_SMALL + 0.5, y=1.0)
+    ax.set_yscale("log")
+    ax.set_ylim(0.3, 3)
+    ax.set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
+    ax.minorticks_off()
+    _dress(ax, "total wavenumber", "ratio [–]")
+
+
 def spectrum(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) -> None:
     """Mean power of the members over that of the truth, by wavenumber: 1 where there is as much weather."""
-    ax.set_title("power of the members / truth", fontsize=_SMALL + 0.5)
     for number, (name, result) in enumerate(results.items()):
         if lead > result.setting.steps:
             continue
@@ -86,12 +120,8 @@ def spectrum(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) 
         ax.plot(
             wavenumbers, members / truth, color=colour(number), lw=1.4 if number == 0 else 0.9, label=name
         )
+        ax.set_xlim(0, wavenumbers[-1] + 1)
     ax.axhline(1, color="0.5", ls="--", lw=0.8)
-    ax.set_yscale("log")
-    ax.set_ylim(0.3, 3)
-    ax.set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
-    ax.minorticks_off()
-    _dress(ax, "total wavenumber", "ratio [–]")
     if len(results) > 1:
         _legend(ax)
 
@@ -108,16 +138,20 @@ def _legend(ax: Axes) -> None:
     ax.legend(frameon=False, fontsize=_SMALL - 0.5, handlelength=1.2)
 
 
-def tint(figure: Figure, dark: bool) -> None:
+def tint(ax: Axes, dark: bool) -> None:
     """Text and axes for a light or a dark page, on which the figure lies without a ground of its own."""
     ink = _DARK if dark else _LIGHT
-    figure.patch.set_alpha(0)
-    for ax in figure.axes:
-        ax.patch.set_alpha(0)
-        for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()):
-            text.set_color(ink)
-        ax.tick_params(colors=ink, which="both")
-        for spine in ax.spines.values():
-            spine.set_color(ink)
-        for text in (*ax.texts, *(ax.get_legend().get_texts() if ax.get_legend() else ())):
-            text.set_color(ink)
+    ax.figure.patch.set_alpha(0)
+    ax.patch.set_alpha(0)
+    ax.tick_params(colors=ink, which="both")
+    legend = ax.get_legend()
+    for text in (
+        ax.title,
+        ax.xaxis.label,
+        ax.yaxis.label,
+        *ax.texts,
+        *(legend.get_texts() if legend else ()),
+    ):
+        text.set_color(ink)
+    for spine in ax.spines.values():
+        spine.set_color(ink)

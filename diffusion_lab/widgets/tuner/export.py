@@ -13,7 +13,9 @@ from diffusion_lab.widgets.tuner.setting import Setting
 YAML, PYTHON, NETCDF = "predict_kwargs.yaml", "forecast.py", "forecast.nc"
 
 
-def export(folder: str | Path, setting: Setting, result: Result | None, members_per_call: int) -> list[Path]:
+def export(
+    folder: str | Path, setting: Setting, result: Result | None, members_per_call: int, compile: bool = False
+) -> list[Path]:
     """Write `predict_kwargs.yaml`, `forecast.py` and, of a finished result, `forecast.nc`.
 
     Returns:
@@ -23,7 +25,7 @@ def export(folder: str | Path, setting: Setting, result: Result | None, members_
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / YAML, folder / PYTHON]
     files[0].write_text(as_yaml(setting))
-    files[1].write_text(as_python(setting, members_per_call))
+    files[1].write_text(as_python(setting, members_per_call, compile))
     if result is not None:
         files.append(folder / NETCDF)
         packed = {
@@ -38,13 +40,14 @@ def as_yaml(setting: Setting) -> str:
     return yaml.safe_dump({"predict_kwargs": setting.predict_kwargs}, sort_keys=False)
 
 
-def as_python(setting: Setting, members_per_call: int) -> str:
+def as_python(setting: Setting, members_per_call: int, compile: bool = False) -> str:
     """A script that makes the same forecast, bit for bit on the same machine."""
     kwargs = setting.predict_kwargs
+    compiled = ", compile=True" if compile else ""
     return f"""\
 from diffusion_lab.inference import load_forecaster
 
-forecaster = load_forecaster({setting.checkpoint!r}, device={setting.device!r})
+forecaster = load_forecaster({setting.checkpoint!r}, device={setting.device!r}{compiled})
 forecast = forecaster.forecast(
     {setting.date!r},
     steps={setting.steps},

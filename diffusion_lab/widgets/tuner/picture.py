@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffusion_lab.data.dates import lead_name
@@ -34,7 +36,7 @@ def still(
     """
     if not results:
         figure = Figure(figsize=(4, 3), layout="constrained")
-        charts.schedule(figure.subplots(), schedules)
+        _draw(figure.subplots(), charts.dress_schedule, charts.schedule, schedules)
         return figure
     result = next(iter(results.values()))
     lead, member = min(lead, result.setting.steps), min(member, len(result.members) - 1)
@@ -55,9 +57,9 @@ def still(
             artist = field_map(ax, field, *place, land=result.place.land, cmap=cmap, limits=limits)
             figure.colorbar(artist, ax=ax, aspect=14, shrink=0.85).ax.tick_params(labelsize="x-small")
         ax.set_title(title, fontsize="small")
-    charts.schedule(axes[2, 0], schedules)
-    charts.ranks(axes[2, 1], results, variable, lead)
-    charts.spectrum(axes[2, 2], results, variable, lead)
+    _draw(axes[2, 0], charts.dress_schedule, charts.schedule, schedules)
+    _draw(axes[2, 1], charts.dress_ranks, charts.ranks, results, variable, lead)
+    _draw(axes[2, 2], charts.dress_spectrum, charts.spectrum, results, variable, lead)
     setting, scores = result.setting, result.scores(variable, lead)
     figure.suptitle(
         f"{label(variable, result.units(variable))}, {lead_name(lead * result.forecaster.step)} after "
@@ -67,6 +69,11 @@ def still(
         fontsize="medium",
     )
     return figure
+
+
+def _draw(ax: Axes, dress: Callable[[Axes], None], fill: Callable[..., None], *shown: Any) -> None:
+    dress(ax)
+    fill(ax, *shown)
 
 
 def _maps(result: Result, variable: str, lead: int, member: int) -> list[tuple]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ipywidgets import HTML, Dropdown, GridBox, HBox, IntSlider, Play, VBox, jslink
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from diffusion_lab.plots.style import DIFFERENCE, SPREAD
 from diffusion_lab.widgets.canvas import FieldCanvas
-from diffusion_lab.widgets.charts import Chart
+from diffusion_lab.widgets.charts import QuickChart
 from diffusion_lab.widgets.tuner import charts
 from diffusion_lab.widgets.tuner.result import Place, Result
 from diffusion_lab.widgets.tuner.session import Frame
 from diffusion_lab.widgets.tuner.setting import Setting
 
-_WIDTH = 246
+_WIDTH = 246  # CSS pixels
+_CHART = _WIDTH / 100, 2.3  # inches
 
 
 class Pictures(VBox):
@@ -32,8 +32,11 @@ class Pictures(VBox):
             "spread": FieldCanvas("spread", cmap=SPREAD, width=_WIDTH),
             "film": FieldCanvas("D(y; σ)", width=_WIDTH),
         }
-        size = _WIDTH / 100, 2.3
-        self.charts = {name: Chart(*size) for name in ("schedule", "ranks", "spectrum")}
+        self.charts = {
+            "schedule": QuickChart(*_CHART, charts.dress_schedule),
+            "ranks": QuickChart(*_CHART, charts.dress_ranks),
+            "spectrum": QuickChart(*_CHART, charts.dress_spectrum),
+        }
         self.variable = Dropdown(description="variable", options=["–"], **_chooser(180))
         self.lead = IntSlider(description="lead", min=1, max=1, **_chooser(200))
         self.member = IntSlider(description="member", min=0, max=0, **_chooser(200))
@@ -116,26 +119,17 @@ class Pictures(VBox):
 
     def draw_schedule(self, schedules: dict[str, tuple[Setting, np.ndarray]]) -> None:
         """The noise levels of the setting and of the pinned ones, and where churn acts."""
-        with self.charts["schedule"].redraw() as figure:
-            charts.schedule(_axes(figure), schedules)
-            self._finish(figure)
+        self._draw("schedule", lambda ax: charts.schedule(ax, schedules))
 
     def draw_scores(self, results: dict[str, Result]) -> None:
         """Rank histogram and spectrum; the first is the present one, the others are pinned."""
-        variable, lead = self.variable.value, self.lead.value
-        for name, draw in (("ranks", charts.ranks), ("spectrum", charts.spectrum)):
-            with self.charts[name].redraw() as figure:
-                draw(_axes(figure), results, variable, lead)
-                self._finish(figure)
+        view = self.variable.value, self.lead.value
+        self._draw("ranks", lambda ax: charts.ranks(ax, results, *view))
+        self._draw("spectrum", lambda ax: charts.spectrum(ax, results, *view))
 
-    def _finish(self, figure: Figure) -> None:
-        charts.tint(figure, self.dark)
-
-
-def _axes(figure: Figure) -> Axes:
-    """Axes at fixed margins: to find them out would take as long as all the drawing."""
-    figure.set_layout_engine("none")
-    return figure.add_axes((0.19, 0.19, 0.77, 0.69))
+    def _draw(self, name: str, fill: Callable[[Axes], None]) -> None:
+        dark = self.dark
+        self.charts[name].draw(fill, lambda ax: charts.tint(ax, dark), "dark" if dark else "light")
 
 
 def field_limits(field: np.ndarray) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class Session:
     Args:
         data: the store forecasts start from; None for each checkpoint's own.
         members_per_call: members in one network call; None for a choice by the device.
+        compile: as of `load_forecaster`.
         lanes: calls at the same time, each on one processor; None for as many as torch has threads. On a
             small network two calls of one thread take half the time of two of two threads.
         cache_bytes: finished forecasts that are kept; the oldest go first.
@@ -72,16 +74,19 @@ class Session:
         self,
         data: Store | str | Path | None = None,
         members_per_call: int | None = None,
+        compile: bool = False,
         lanes: int | None = None,
         cache_bytes: int = 256 * 2**20,
     ) -> None:
-        self.data, self._members_per_call = data, members_per_call
+        self.data, self._members_per_call, self.compile = data, members_per_call, compile
         self.lanes = lanes or torch.get_num_threads()
         self._cache_bytes = cache_bytes
         self._results: OrderedDict[tuple, Result] = OrderedDict()
         self._forecasters: OrderedDict[tuple[str, str], Forecaster] = OrderedDict()
         self._adopted: dict[tuple[str, str], Forecaster] = {}
         self._places: dict[str, Place] = {}
+        self._stores: WeakKeyDictionary[Forecaster, Store] = WeakKeyDictionary()
+        self._warm: WeakSet[Forecaster] = WeakSet()
         self._loading = threading.RLock()
 
     def adopt(self, forecaster: Forecaster) -> tuple[str, str]:
@@ -101,7 +106,7 @@ class Session:
             if key in self._adopted:
                 return self._adopted[key]
             if key not in self._forecasters:
-                self._forecasters[key] = load_forecaster(checkpoint, device)
+                self._forecasters[key] = load_forecaster(checkpoint, device, compile=self.compile)
             self._forecasters.move_to_end(key)
             while len(self._forecasters) > 2:
                 self._forecasters.popitem(last=False)
@@ -119,8 +124,11 @@ class Session:
         return self._results.get(key)
 
     def store(self, forecaster: Forecaster) -> Store:
-        """The store that forecasts start from."""
-        return forecaster.reader(self.data).store
+        """The store that forecasts start from; it stays open."""
+        with self._loading:
+            if forecaster not in self._stores:
+                self._stores[forecaster] = forecaster.reader(self.data).store
+            return self._stores[forecaster]
 
     def place(self, setting: Setting) -> Place:
         """Where the cells of a setting's forecaster are."""
@@ -172,7 +180,13 @@ class Session:
                 run.over = True  # a consumer that went away ends the lanes, too
         result = run.result(finished=True)
         self._keep(run.setting, result)
+        self._warm.add(run.forecaster)
         yield run.frame(None, result)
+
+    def compiles_first(self, setting: Setting) -> bool:
+        """Whether a run will begin with making the network faster."""
+        forecaster = self.forecaster(setting.checkpoint, setting.device)
+        return self.compile and forecaster not in self._warm and forecaster not in self._adopted.values()
 
     def _keep(self, setting: Setting, result: Result) -> None:
         self._results[self._key(setting)] = result
