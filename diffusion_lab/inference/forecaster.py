@@ -259,13 +259,18 @@ class Forecaster:
     def reader(self, data: Store | str | Path | None = None) -> StateReader:
         """A reader of the store forecasts start from; the argument as in `forecast`."""
         store = data if isinstance(data, Store) else open_store(store_path(str(data or self.release.store)))
-        here = np.stack([self.latitudes, self.longitudes])
-        if store.latitudes.shape != self.latitudes.shape or not np.allclose(
-            here, np.stack([store.latitudes, store.longitudes]), atol=1e-4
-        ):
+        remedy = "give data on the model's own grid"
+        if store.latitudes.shape != self.latitudes.shape:
             raise ValueError(
                 f"the model was trained on other cells ({len(self.latitudes)}) than those of {store.path!r} "
-                f"({len(store.latitudes)}); give data on the model's own grid"
+                f"({len(store.latitudes)}); {remedy}"
+            )
+        here = np.stack([self.latitudes, self.longitudes])
+        off = np.abs(here - np.stack([store.latitudes, store.longitudes]))
+        if off.max() > 1e-4:
+            raise ValueError(
+                f"the model was trained on other cells than those of {store.path!r}: as many, but their "
+                f"coordinates differ by up to {off.max():.4g} degrees; {remedy}"
             )
         return StateReader(store, self.variables)
 
