@@ -107,6 +107,8 @@ class QuickChart(Chart):
             name: of the look; another one has the axes drawn anew.
         """
         with self._drawing:
+            for container in [*self.ax.containers]:  # of bars, which they would outlive
+                container.remove()
             for artist in _content(self.ax):
                 artist.remove()
             fill(self.ax)

@@ -115,7 +115,8 @@ def test_a_quick_chart_shows_what_the_whole_figure_would():
         ("blue", [1, 1, 1], True),
     ]:
         np.testing.assert_array_equal(shown(colour, values, legend), pixels(png(chart.figure)))
-        assert (len(chart.ax.lines), len(chart.ax.patches), len(chart.ax.texts)) == (1, 3, 1)
+        ax = chart.ax
+        assert [len(kept) for kept in (ax.lines, ax.patches, ax.texts, ax.containers)] == [1, 3, 1, 1]
     draws.clear()
     shown("blue", [2, 2, 2], True)
     assert not draws  # neither limits nor colours have changed: the axes are not drawn again

@@ -173,9 +173,12 @@ class Session:
         lanes = min(self.lanes, len(run.chunks)) if run.forecaster.device.type == "cpu" else 1
         with ThreadPoolExecutor(lanes, "diffusion_lab lane") as pool:
             try:
-                for _ in range(lanes):
-                    pool.submit(run.lane, lanes > 1)
-                yield from run.frames()
+                pool.submit(run.lane, lanes > 1)
+                for number, frame in enumerate(run.frames()):
+                    if number == 0:  # the first picture comes sooner while nothing else computes
+                        for _ in range(lanes - 1):
+                            pool.submit(run.lane, True)
+                    yield frame
             finally:
                 run.over = True  # a consumer that went away ends the lanes, too
         result = run.result(finished=True)
