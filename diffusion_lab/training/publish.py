@@ -2,7 +2,7 @@
 
     diffusion-lab tune checkpoint=runs/NAME/NAME.safetensors data=example output=runs/NAME/tuning
     python -m diffusion_lab.training.publish runs/NAME/NAME.safetensors \
-        --predict-kwargs runs/NAME/tuning/predict_kwargs.yaml
+        --predict-kwargs runs/NAME/tuning/predict_kwargs.yaml --search-report runs/NAME/tuning/report.txt
 
 The protocol is fixed, so that numbers can be compared: that of `diffusion-lab verify`, which is the test year
 2025 of the example store, 26 starts 14 days apart, 16 members, to five days, with the sampling defaults that
@@ -49,6 +49,7 @@ def publish(
     predict_kwargs: PredictKwargs | None = None,
     note: str = "",
     lead_time: np.timedelta64 = LEAD_TIME,
+    search_report: str = "",
 ) -> Path:
     """Score a checkpoint by the protocol and write it, scores inside, with its model card.
 
@@ -59,6 +60,7 @@ def publish(
         predict_kwargs: of a sampler search; they become the checkpoint's sampling defaults.
         note: what else there is to say of its training.
         lead_time: of the longest forecasts.
+        search_report: what the sampler search found, for the model card.
 
     Returns:
         The published file.
@@ -93,6 +95,7 @@ def publish(
         path.stat().st_size,
         markdown_table(scores, leads),
         measured_weaknesses(scores.sel(lead_time=leads)),
+        search_report,
     )
     path.with_suffix(".md").write_text(card, encoding="utf-8")
     return path
@@ -154,8 +157,10 @@ def measured_weaknesses(scores: xr.Dataset) -> list[str]:
     return found
 
 
-def model_card(name: str, release: Mapping[str, Any], size: int, table: str, measured: Sequence[str]) -> str:
-    """The model card, Markdown, with a table of scores and the weaknesses that they show."""
+def model_card(
+    name: str, release: Mapping[str, Any], size: int, table: str, measured: Sequence[str], search_report: str
+) -> str:
+    """The model card, Markdown, with a table of scores, the sampler search, and the weaknesses found."""
     training, arguments = release["training"], release["arguments"]
     passes = training["steps"] * training["batch_size"] / training["samples"]
     kind = "changes over a step" if "Tend" in release["model"] else "states"
@@ -192,6 +197,7 @@ def model_card(name: str, release: Mapping[str, Any], size: int, table: str, mea
             "the p-value of a flat rank histogram; spectra: least and most power of members over truth for "
             "wavenumbers 1–20.",
             "",
+            *(["## The sampler search", "", "```", search_report, "```", ""] if search_report else []),
             "## Known weaknesses",
             "",
             *[f"- {weakness}" for weakness in measured],
@@ -216,15 +222,23 @@ def main() -> None:
     parser.add_argument(
         "--predict-kwargs", type=Path, help="what diffusion-lab tune wrote: the sampling defaults from now on"
     )
+    parser.add_argument(
+        "--search-report", type=Path, help="report.txt of diffusion-lab tune, for the model card"
+    )
     parser.add_argument("--days", default=5, type=int, help="longest lead time that is scored (default: 5)")
     parser.add_argument("--note", default="", help="for the model card: what else to say of the training")
     arguments = parser.parse_args()
     kwargs = {}
     if arguments.predict_kwargs:
         kwargs = yaml.safe_load(arguments.predict_kwargs.read_text())["predict_kwargs"]
+    report = (
+        arguments.search_report.read_text().split("\npredict_kwargs:")[0] if arguments.search_report else ""
+    )
+    lead_time = np.timedelta64(arguments.days, "D")
     for checkpoint in arguments.checkpoints:
-        lead_time = np.timedelta64(arguments.days, "D")
-        print(publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note, lead_time))
+        print(
+            publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note, lead_time, report)
+        )
 
 
 if __name__ == "__main__":
