@@ -1,10 +1,11 @@
 """Transformer blocks, pre-norm, with the noise level in every normalisation."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
 from diffusion_lab.models.feed_forward import feed_forward
-from diffusion_lab.models.normalization import ConditionalLayerNorm
+from diffusion_lab.models.normalization import ConditionalLayerNorm, centred, head_norm
 from diffusion_lab.models.self_attention import self_attention
 
 
@@ -23,7 +24,10 @@ class MLP(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Layer norm of queries and keys per head: bounds the attention logits (Henry et al. 2020)."""
+    """Layer norm of queries and keys per head: bounds the attention logits (Henry et al. 2020).
+
+    Queries and keys come from maps that are `centred` already.
+    """
 
     def __init__(self, head_channels: int) -> None:
         super().__init__()
@@ -32,7 +36,7 @@ class QKNorm(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise query and key, each (…, head channel)."""
-        return self.query(query), self.key(key)
+        return head_norm(query, self.query.weight), head_norm(key, self.key.weight)
 
 
 class TransformerBlock(nn.Module):
@@ -56,8 +60,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        qkv = self.query_key_value(self.norm(x, cond)).unflatten(-1, (3, *self.heads))
-        query, key, value = qkv.unbind(2)
+        qkv = functional.linear(self.norm(x, cond), *centred(self.query_key_value, 2, self.heads))
+        query, key, value = qkv.unflatten(-1, (3, *self.heads)).unbind(2)
         query, key = self.qk_norm(query, key)
         out = self_attention(query, key, value)
         return self.mlp(x + self.projection(out.flatten(2)), cond)
@@ -115,8 +119,9 @@ class GraphTransformerBlock(nn.Module):
         """
         normed = self.norm(x, cond)
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
-        query = self.query(normed).unflatten(-1, self.heads)
-        key, value = self.key_value(normed_source).unflatten(-1, (2, *self.heads)).unbind(2)
+        query = functional.linear(normed, *centred(self.query, 1, self.heads)).unflatten(-1, self.heads)
+        key_value = functional.linear(normed_source, *centred(self.key_value, 1, self.heads))
+        key, value = key_value.unflatten(-1, (2, *self.heads)).unbind(2)
         query, key = self.qk_norm(query, key)
         out = neighbour_attention(query, key, value, self.edge(edge_attr).unflatten(-1, self.heads), nb)
         return self.mlp(x + self.projection(out.flatten(2)), cond)

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from diffusion_lab.models import ConditionalLayerNorm
+from diffusion_lab.models.normalization import centred, head_norm
 
 
 def test_by_hand():
@@ -44,3 +46,38 @@ def test_each_sample_has_its_own_condition():
         torch.testing.assert_close(together[i : i + 1], norm(x[i : i + 1], cond[i : i + 1]))
     with pytest.raises(RuntimeError):
         norm(x, torch.randn(5, 2))
+
+
+def test_norm_of_heads_after_a_centred_map_is_the_layer_norm():
+    """Result and gradients, of queries and keys of 3 heads of 4 channels; values are left as they are."""
+    torch.manual_seed(5)
+    heads, linear = (3, 4), torch.nn.Linear(6, 36).double()
+    x, gain = torch.randn(2, 7, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    inputs = [x.requires_grad_(), gain.requires_grad_(), *linear.parameters()]
+
+    def fast():
+        query, key, value = (
+            functional.linear(x, *centred(linear, 2, heads)).unflatten(-1, (3, *heads)).unbind(2)
+        )
+        return torch.stack([head_norm(query, gain), head_norm(key, gain), value])
+
+    def plain():
+        query, key, value = linear(x).unflatten(-1, (3, *heads)).unbind(2)
+        return torch.stack([*(functional.layer_norm(t, (4,), gain) for t in (query, key)), value])
+
+    outs = [fast(), plain()]
+    torch.testing.assert_close(*outs, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(outs[0])
+    gradients = [torch.autograd.grad((out * direction).sum(), inputs) for out in outs]
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_norm_of_heads_is_torchs_own():
+    """Also where x has a mean, and in half precision."""
+    x, gain = torch.randn(2, 5, 3, 4), torch.randn(4)
+    plain = functional.rms_norm(x, (4,), gain, 1e-5)
+    torch.testing.assert_close(head_norm(x, gain), plain)
+    half = head_norm(x.bfloat16(), gain)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, atol=0.05, rtol=0.05)
