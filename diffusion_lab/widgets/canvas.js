@@ -16,6 +16,8 @@ const STYLE = `
 const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: false });
 const show = (value) => (Number.isFinite(value) ? number.format(value).replace("-", "−") : "–");
 
+const quantity = (value, units) => (units === "–" ? show(value) : `${show(value)} ${units}`);
+
 function degrees(value, positive, negative) {
   const rounded = Math.round(10 * Math.abs(value)) / 10;
   return `${rounded}°${rounded === 0 ? "" : value > 0 ? positive : negative}`;
@@ -65,8 +67,8 @@ function render({ model, el }) {
     const names = [model.get("title"), model.get("units")];
     title.textContent = title.title = names[0];
     low.textContent = show(from);
-    high.textContent = `${show(to)} ${names[1]}`;
-    map.setAttribute("aria-label", `${names[0]}, colours from ${show(from)} to ${show(to)} ${names[1]}`);
+    high.textContent = quantity(to, names[1]);
+    map.setAttribute("aria-label", `${names[0]}, colours from ${show(from)} to ${quantity(to, names[1])}`);
     field = floats(model.get("field"));
     pixels.width = columns;
     pixels.height = rows;
@@ -128,7 +130,7 @@ function render({ model, el }) {
     const [latitudes, longitudes] = [model.get("latitudes"), model.get("longitudes")];
     const where = latitudes.length
       ? ` at ${degrees(latitudes[row], "N", "S")} ${degrees(longitudes[column], "E", "W")}` : "";
-    here.textContent = `${show(field[row * model.get("shape")[1] + column])} ${model.get("units")}${where}`;
+    here.textContent = quantity(field[row * model.get("shape")[1] + column], model.get("units")) + where;
   }
 
   function inside(value, size) { return Math.min(size - 1, Math.max(0, Math.floor(value))); }

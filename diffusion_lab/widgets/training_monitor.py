@@ -76,10 +76,18 @@ class TrainingMonitor(Pictured, VBox):
     def _draw(self) -> None:
         began = time.monotonic()
         with self.chart.redraw() as figure:
-            bins = {LEVEL_BINS[name]: values for name, values in self.losses.items() if name in LEVEL_BINS}
-            training_curves(figure.subplots(), self.steps, self.losses["train/loss_mean"], bins)
+            self._draw_curves(figure)
         took = time.monotonic() - began
         self._drawn = time.monotonic() + took / SHARE
+
+    def _draw_curves(self, figure: Figure) -> None:
+        if not self.steps:
+            figure.text(0.5, 0.5, "the loss appears here once it is logged", ha="center", color="0.4")
+            return
+        bins = {LEVEL_BINS[name]: values for name, values in self.losses.items() if name in LEVEL_BINS}
+        ax = figure.subplots()
+        training_curves(ax, self.steps, self.losses["train/loss_mean"], bins)
+        ax.get_legend().set(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # not on the curves
 
 
 class _Follow(Callback):

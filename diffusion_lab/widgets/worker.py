@@ -60,10 +60,9 @@ class LatestOnly(Generic[Request, Item]):
                 self._thread.start()
 
     def cancel(self) -> None:
-        """Stop what runs at its next check, and forget what waits."""
+        """Stop what runs at its next check; what waits will end before it begins."""
         with self._changed:
             self._newest += 1
-            self._pending = None
 
     @property
     def busy(self) -> bool:
@@ -102,6 +101,7 @@ class LatestOnly(Generic[Request, Item]):
             if number != self._newest:
                 raise Cancelled
 
+        check()  # it may have been cancelled while it waited
         shown, waiting = -self._min_interval, []
         items = self._make(request, check)
         for number_of_item, item in enumerate(items):

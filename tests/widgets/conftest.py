@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,19 @@ RECIPE = {"graph": "multi_scale", "refinement": 1}
 
 
 @pytest.fixture(scope="session")
-def toy_checkpoint(toy_store, tiny, tmp_path_factory):
+def toy_checkpoint(make_toy_checkpoint):
     """A state model of t850 and msl with random weights, on the toy store."""
-    torch.manual_seed(3)
+    return make_toy_checkpoint(seed=3)
+
+
+@pytest.fixture(scope="session")
+def make_toy_checkpoint(toy_store, tiny, tmp_path_factory):
+    """`make_toy_checkpoint(seed)` saves such a model with weights of this seed."""
+    return partial(save_toy, toy_store, tiny, tmp_path_factory)
+
+
+def save_toy(toy_store, tiny, tmp_path_factory, seed):
+    torch.manual_seed(seed)
     store = open_store(toy_store.path)
     graph = build_graph(RECIPE, store.latitudes, store.longitudes)
     model = DiffusionModelEncProcDec(graph, num_input=3, num_output=2, num_prognostic=2, **tiny)

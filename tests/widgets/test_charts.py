@@ -114,7 +114,9 @@ def test_a_quick_chart_shows_what_the_whole_figure_would():
         ("red", [3, 0, 1], False),
         ("blue", [1, 1, 1], True),
     ]:
-        np.testing.assert_array_equal(shown(colour, values, legend), pixels(png(chart.figure)))
+        np.testing.assert_array_equal(
+            shown(colour, values, legend), pixels(png(chart.figure, chart.figure.dpi))
+        )
         ax = chart.ax
         assert [len(kept) for kept in (ax.lines, ax.patches, ax.texts, ax.containers)] == [1, 3, 1, 1]
     draws.clear()

@@ -136,6 +136,7 @@ def test_the_monitor_shows_what_is_logged(toy_config, tmp_path):
     monitor = TrainingMonitor()
     assert monitor.summary() == "TrainingMonitor(step 0 of 100)"
     blank = monitor.chart.value
+    assert not monitor.figure().axes  # which would show numbers that nobody logged
     fit(build(toy_config(tmp_path, "diagnostics.log_every_n_steps=4")), [monitor.callback])
     log = read_log(tmp_path).dropna(subset="train/loss_mean")
     assert monitor.steps == [4, 8, 12]

@@ -1,16 +1,22 @@
 import gc
 import random
+import shutil
 import threading
 import time
 import tracemalloc
+from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+import yaml
 
+from diffusion_lab.assets import checkpoints
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.widgets import SamplerTuner
+from diffusion_lab.widgets.tuner.setting import Setting, presets_of
 
 WAIT = 60.0
 DATE = "2024-12-05T00"
@@ -30,9 +36,9 @@ def made(tuner):
     return last.result.dataset
 
 
-def asked_of_the_forecaster(tuner, checkpoint):
+def asked_of_the_forecaster(tuner):
     setting = tuner.setting
-    return load_forecaster(checkpoint, "cpu").forecast(
+    return load_forecaster(setting.checkpoint, setting.device).forecast(
         setting.date,
         setting.steps,
         setting.members,
@@ -48,6 +54,7 @@ def asked_of_the_forecaster(tuner, checkpoint):
         {},
         {"date": "2024-12-07"},
         {"steps": 2},
+        {"steps": 2, "noise_correlation": 0.5},
         {"members": 4},
         {"seed": 5},
         {"schedule_type": "exponential"},
@@ -63,13 +70,39 @@ def asked_of_the_forecaster(tuner, checkpoint):
     ],
     ids=str,
 )
-def test_every_control_acts_as_the_forecasters_own_argument(tuner, toy_checkpoint, moves):
+def test_every_control_acts_as_the_forecasters_own_argument(tuner, moves):
     """Bit for bit, at equal chunks of members; and it does act."""
     before = made(tuner)
     tuner.set(**moves)
     result = made(tuner)
-    xr.testing.assert_identical(result, asked_of_the_forecaster(tuner, toy_checkpoint))
+    xr.testing.assert_identical(result, asked_of_the_forecaster(tuner))
     assert not moves or not result.equals(before)
+
+
+def test_every_control_is_tested():
+    (parameters,) = test_every_control_acts_as_the_forecasters_own_argument.pytestmark
+    moved = {name for moves in parameters.args[1] for name in moves}
+    assert moved | {"checkpoint", "device"} == {field.name for field in fields(Setting)}
+
+
+def test_another_checkpoint_acts_as_the_forecasters_own_argument(tuner, make_toy_checkpoint):
+    before = made(tuner)
+    tuner.controls.widgets["checkpoint"].value = str(make_toy_checkpoint(seed=4))
+    result = made(tuner)
+    xr.testing.assert_identical(result, asked_of_the_forecaster(tuner))
+    assert not result.equals(before)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu:0", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+def test_another_device_acts_as_the_forecasters_own_argument(tuner, device):
+    tuner.set(device=device)
+    asked = asked_of_the_forecaster(tuner)
+    assert tuner.session.result(tuner.setting) is None
+    xr.testing.assert_identical(made(tuner), asked)
+    assert tuner.session.result(tuner.setting).setting.device == device
 
 
 def test_the_calls_are_those_the_sampler_makes(tuner):
@@ -259,6 +292,7 @@ def test_history_joins_the_moves_of_a_drag(tuner):
 
 def test_presets_and_reset(tuner):
     start = tuner.setting
+    assert tuner.toolbar.presets.value == "presets …"
     tuner.preset("GenCast's")
     assert (tuner.setting.sampler, tuner.setting.S_churn, tuner.setting.S_noise) == ("dpmpp_2s", 2.5, 1.05)
     tuner.toolbar.presets.value = "guide's defaults"
@@ -269,12 +303,34 @@ def test_presets_and_reset(tuner):
         tuner.preset("GenCats")
 
 
+def test_a_searched_optimum_beside_a_checkpoint_is_a_preset(toy_checkpoint, tmp_path):
+    own = tmp_path / "own.safetensors"
+    shutil.copy(toy_checkpoint, own)
+    assert "searched optimum" not in SamplerTuner(own, date=DATE).toolbar.presets.options
+    found = {"noise_scheduler_params": {"num_steps": 5}, "sampler_params": {"sampler": "deis"}}
+    own.with_suffix(".predict_kwargs.yaml").write_text(yaml.safe_dump({"predict_kwargs": found}))
+    tuner = SamplerTuner(own, date=DATE)
+    tuner.toolbar.presets.value = "searched optimum"
+    assert tuner.setting == SamplerTuner(toy_checkpoint, date=DATE).setting.changed(
+        checkpoint=str(own), num_steps=5, sampler="deis"
+    )
+
+
+@pytest.mark.parametrize("name", checkpoints())
+def test_the_presets_of_released_checkpoints_can_be_sampled(name):
+    forecaster = load_forecaster(name, "cpu")
+    presets = presets_of(name, forecaster)
+    assert "searched optimum" in presets or name != "example-tendency"
+    for values in presets.values():
+        Setting(name, "cpu", DATE, **values).check(forecaster)
+
+
 def test_what_is_exported_makes_the_same_forecast(tuner, toy_checkpoint, tmp_path):
     from diffusion_lab.inference.requests import ForecastRequest
 
     result = tuner.set(S_churn=0.5, S_max=30.0, sigma_max=60.0).run(WAIT)
-    yaml, python, netcdf = tuner.export(tmp_path)
-    request = ForecastRequest.parse([str(yaml), f"checkpoint={toy_checkpoint}", f"date={DATE}"])
+    block, python, netcdf = tuner.export(tmp_path)
+    request = ForecastRequest.parse([str(block), f"checkpoint={toy_checkpoint}", f"date={DATE}"])
     again = load_forecaster(toy_checkpoint, "cpu").forecast(
         DATE, 1, 3, members_per_call=2, **request.overrides
     )
@@ -285,8 +341,8 @@ def test_what_is_exported_makes_the_same_forecast(tuner, toy_checkpoint, tmp_pat
     with xr.open_dataset(netcdf, engine="h5netcdf") as stored:
         np.testing.assert_array_equal(stored["t850"], result["t850"])
     tuner.set(S_churn=0.0, S_max=float("inf"), sampler="deis")
-    yaml, python = tuner.export(tmp_path / "unfinished")
-    assert "S_churn" not in yaml.read_text()
+    block, python = tuner.export(tmp_path / "unfinished")
+    assert "S_churn" not in block.read_text()
 
 
 def test_a_picture_is_stored_with_the_cell(tuner):

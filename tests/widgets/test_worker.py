@@ -72,6 +72,14 @@ def test_cancel_stops_at_the_next_check(recorder):
     assert recorder.shown[-1] == ("c", 2)
 
 
+def test_what_is_cancelled_before_it_begins_counts_as_stopped(recorder):
+    with recorder.worker._changed:  # the thread cannot begin
+        recorder.worker.submit("a")
+        recorder.worker.cancel()
+    assert recorder.worker.wait_idle(WAIT)
+    assert recorder.stops == 1 and not recorder.started.is_set()
+
+
 def test_an_error_is_reported_and_the_worker_goes_on(recorder):
     recorder.worker.submit("bad")
     recorder.finish()

@@ -43,9 +43,9 @@ def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> N
         )
         if first:
             _mark_churn(ax, setting, levels)
-    shown = [np.asarray(sigmas)[:-1] for _, sigmas in schedules.values()]
-    ax.set_xlim(-0.5, max(map(len, shown)) - 0.5)
-    ax.set_ylim(*_around(min(map(np.min, shown)), max(map(np.max, shown))))
+    drawn = [line.get_ydata() for line in ax.lines]
+    ax.set_xlim(-0.5, max(map(len, drawn)) - 0.5)
+    ax.set_ylim(*_around(min(map(np.min, drawn)), max(map(np.max, drawn))))
     if len(schedules) > 1:
         _legend(ax)
 

@@ -16,8 +16,8 @@ from diffusion_lab.widgets.tuner.result import Place, Result
 from diffusion_lab.widgets.tuner.session import Frame
 from diffusion_lab.widgets.tuner.setting import Setting
 
-_WIDTH = 246  # CSS pixels
-_CHART = _WIDTH / 100, 2.3  # inches
+_CHART = 2.46, 2.3  # inches
+_GRID = {"grid_template_columns": "repeat(3, minmax(200px, 300px))", "grid_gap": "4px 8px"}
 
 
 class Pictures(VBox):
@@ -25,18 +25,22 @@ class Pictures(VBox):
 
     def __init__(self) -> None:
         self.canvases = {
-            "truth": FieldCanvas("truth", width=_WIDTH),
-            "mean": FieldCanvas("ensemble mean", width=_WIDTH),
-            "error": FieldCanvas("mean − truth", cmap=DIFFERENCE, width=_WIDTH),
-            "member": FieldCanvas("member 0", width=_WIDTH),
-            "spread": FieldCanvas("spread", cmap=SPREAD, width=_WIDTH),
-            "film": FieldCanvas("D(y; σ)", width=_WIDTH),
+            "truth": FieldCanvas("truth"),
+            "mean": FieldCanvas("ensemble mean"),
+            "error": FieldCanvas("mean − truth", cmap=DIFFERENCE),
+            "member": FieldCanvas("member 0"),
+            "spread": FieldCanvas("spread", cmap=SPREAD),
+            "film": FieldCanvas("D(y; σ)"),
         }
+        for canvas in self.canvases.values():
+            canvas.layout.width = "100%"
         self.charts = {
             "schedule": QuickChart(*_CHART, charts.dress_schedule),
             "ranks": QuickChart(*_CHART, charts.dress_ranks),
             "spectrum": QuickChart(*_CHART, charts.dress_spectrum),
         }
+        for chart in self.charts.values():
+            chart.layout.width = "100%"
         self.variable = Dropdown(description="variable", options=["–"], **_chooser(180))
         self.lead = IntSlider(description="lead", min=1, max=1, **_chooser(200))
         self.member = IntSlider(description="member", min=0, max=0, **_chooser(200))
@@ -44,11 +48,10 @@ class Pictures(VBox):
         self.play = Play(min=1, max=1, interval=150, show_repeat=False)
         jslink((self.play, "value"), (self.at, "value"))
         film = HBox([HTML("<b>denoising film</b>"), self.play, self.at], layout={"align_items": "center"})
-        grid = {"grid_template_columns": f"repeat(3, {_WIDTH}px)", "grid_gap": "4px 8px"}
         choice = HBox([self.variable, self.lead, self.member], layout={"flex_flow": "row wrap"})
-        maps = GridBox(list(self.canvases.values()), layout=grid)
-        super().__init__([choice, maps, film, GridBox(list(self.charts.values()), layout=grid)])
-        self.layout.flex = "0 1 auto"
+        maps, below = (GridBox(list(shown.values()), layout=_GRID) for shown in (self.canvases, self.charts))
+        super().__init__([choice, maps, film, below])
+        self.layout.flex, self.layout.min_width = "1 1 0", "616px"
 
     @property
     def dark(self) -> bool:
@@ -107,7 +110,9 @@ class Pictures(VBox):
     def show_frame(self, frame: Frame, place: Place, variables: Sequence[str], units: str) -> None:
         """Draw the denoiser's newest answer."""
         self.at.max = self.play.max = frame.num_steps
-        self.at.value = frame.step
+        self.at.value = self.play.value = (
+            frame.step
+        )  # their link would take a page that loads back to the first
         field = frame.denoised[:, list(variables).index(self.variable.value)]
         self._put_film(place, field, units, frame.sigma)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,16 +125,16 @@ def defaults_of(forecaster: Forecaster) -> dict[str, Any]:
 def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, Any]]:
     """Values of controls by the preset's name; a searched optimum is there if the checkpoint brings one.
 
-    A searched optimum is what `diffusion-lab tune` wrote: `<checkpoint>.predict_kwargs.yaml` beside it.
+    That is the `predict_kwargs.yaml` of `diffusion-lab tune`, put beside a checkpoint, released or your own:
+    `NAME.predict_kwargs.yaml` beside `NAME.safetensors`.
     """
     presets = {
         "checkpoint's defaults": defaults_of(forecaster),
         "guide's defaults": dict(GUIDE),
         "GenCast's": dict(GENCAST),
     }
-    path = checkpoints().get(checkpoint)
-    found = path and path.with_suffix(".predict_kwargs.yaml")
-    if found and found.is_file():
+    found = Path(checkpoints().get(checkpoint, checkpoint)).with_suffix(".predict_kwargs.yaml")
+    if found.is_file():
         kwargs = yaml.safe_load(found.read_text())["predict_kwargs"]
         presets["searched optimum"] = presets["checkpoint's defaults"] | _plain(
             {**kwargs["noise_scheduler_params"], **kwargs["sampler_params"]}

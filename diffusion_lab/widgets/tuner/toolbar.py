@@ -47,8 +47,9 @@ class Toolbar(VBox):
             name: _button(name, *look, act)
             for (name, look), act in zip(looks.items(), map(actions.__getitem__, looks), strict=True)
         }
-        self.presets = Dropdown(tooltip="settings to start from", layout={"width": "160px"})
-        self.offer(presets)
+        self.presets = Dropdown(
+            options=self._with_title(presets), tooltip="settings to start from", layout={"width": "160px"}
+        )
         self.reference = Dropdown(
             description="against",
             tooltip="the pinned setting that changes are told against",
@@ -71,9 +72,14 @@ class Toolbar(VBox):
 
     def offer(self, presets: Iterable[str]) -> None:
         """Put these presets into the menu."""
-        options = ("presets …", *presets)
+        options = self._with_title(presets)
         if self.presets.options != options:
-            self.presets.options = options
+            self.presets.options, self.presets.index = options, 0
+
+    @staticmethod
+    def _with_title(presets: Iterable[str]) -> tuple[str, ...]:
+        """An empty menu that is filled later shows nothing, so the title comes first."""
+        return ("presets …", *presets)
 
     def pinned(self, letters: Iterable[str], chosen: str | None) -> None:
         """Put pinned settings into the menu of references."""
