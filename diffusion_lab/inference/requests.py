@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
-from diffusion_lab.data.dates import lead_name, lead_timedelta, period, show_date
+from diffusion_lab.data.dates import lead_name, lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
@@ -182,7 +182,6 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     settings = forecaster.settings.override(**request.overrides).as_dict()
     facts = {
         "Checkpoint": request.checkpoint,
-        "Starts": f"{show_date(starts[0])} to {show_date(starts[-1])}",
         "Forecast step": lead_name(forecaster.step),
         **{
             group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())

@@ -101,7 +101,7 @@ def forecast_panel(
     limits = (float(np.nanmin([true.min(), mean.min()])), float(np.nanmax([true.max(), mean.max()])))
     largest = float(np.nanmax(np.abs(mean - true)))
 
-    figure = Figure(figsize=(13, 4.9), layout="constrained")
+    figure = Figure(figsize=(13, 4.4), layout="compressed")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     pictures = [
         ("truth", true, FIELD, limits),
@@ -127,7 +127,7 @@ def forecast_panel(
         )
         ax.set_title(title, fontsize="medium")
     units = label(variable, fields.attrs.get("units", "1"))
-    figure.colorbar(artists[0], ax=axes[:, :2], location="bottom", aspect=50, shrink=0.6, label=units)
+    figure.colorbar(artists[0], ax=axes[:, 1], aspect=40, label=units)
     figure.colorbar(artists[2], ax=axes[0, 2], label=units)
     figure.colorbar(artists[5], ax=axes[1, 2], label=units)
     reference = np.datetime_as_string(fields["forecast_reference_time"].values, unit="h")

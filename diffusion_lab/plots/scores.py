@@ -88,7 +88,7 @@ def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fai
         of_baseline = {"fair_crps": ("mae", "fair_crps"), "rmse": ("rmse",)}.get(score, ())
         for suffix in of_baseline:
             if f"{name}_{suffix}" in chosen:
-                kind = {"mae": " (MAE)", "rmse": " (RMSE)", "fair_crps": ""}[suffix]
+                kind = " (MAE)" if suffix == "mae" else ""
                 colour = BASELINES.get(name, LINES[(number + 1) % len(LINES)])
                 text = name.replace("_", " ") + kind
                 ax.plot(days, chosen[f"{name}_{suffix}"], color=colour, label=text)
@@ -100,7 +100,9 @@ def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fai
     lead_time_axis(ax)
     units = "1" if score in _WITHOUT_UNITS else chosen["units"].item()
     ax.set_ylabel(label(f"{variable} {_NAMES[score]}" if score in _WITHOUT_UNITS else variable, units))
-    ax.legend(frameon=False, fontsize="small")
+    if len(ax.get_legend_handles_labels()[0]) > 1:
+        ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(frameon=False, fontsize="small", ncols=2, columnspacing=1.0, handlelength=1.5)
 
 
 def spread_skill(ax: Axes, scores: xr.Dataset) -> None:

@@ -94,7 +94,7 @@ def paired_differences(
 
     Args:
         ax: where to draw.
-        calls: (setting,) network calls.
+        calls: (setting,) network calls, ascending; the last setting, a search's answer, is marked.
         differences: (setting,) mean difference of the score from the reference's; below 0 is better.
         intervals: (setting,) confidence intervals of these.
         reference: score of the reference.
@@ -109,12 +109,11 @@ def paired_differences(
         bars,
         fmt="o",
         color=BLUE,
-        ecolor=BLUE,
         capsize=3,
-        label="95 % interval",
+        label="settings, 95 % intervals",
     )
-    best = int(np.argmin(mean))
-    ax.plot(calls[best], 100 / reference * mean[best], "o", color=VERMILION, markersize=8)
+    # Not the least of these: to choose by dates that are to judge would flatter the choice.
+    ax.plot(calls[-1], 100 / reference * mean[-1], "o", color=VERMILION, markersize=8, label="the answer")
     tidy(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("network calls a forecast step")

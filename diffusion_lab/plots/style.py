@@ -76,11 +76,12 @@ def degree_axes(ax: Axes) -> None:
     """Tick the axes of a map in degrees east or west, north or south."""
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 6, 10]))
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 5, 6, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _degrees((x + 180) % 360 - 180, "E", "W")))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _degrees(y, "N", "S")))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: degrees((x + 180) % 360 - 180, "E", "W")))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: degrees(y, "N", "S")))
     ax.tick_params(labelsize="x-small", length=2, color="0.4")
 
 
-def _degrees(value: float, positive: str, negative: str) -> str:
+def degrees(value: float, positive: str, negative: str) -> str:
+    """A latitude or a longitude as on a map: "50°N", "120°W", "0°"."""
     side = "" if value in (0, -180) else positive if value > 0 else negative
     return f"{abs(value):g}°{side}"

@@ -13,11 +13,19 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from diffusion_lab import plots
+from diffusion_lab.data.dates import show_date
 from diffusion_lab.data.store import Store
+from diffusion_lab.plots.style import degrees, pretty_units
 from diffusion_lab.verification.baselines import truth_of
 from diffusion_lab.verification.layout import by_lead_time
 from diffusion_lab.verification.summary import names_of_baselines
-from diffusion_lab.verification.tables import crps_of, format_lead_time, shown_leads, three_digits
+from diffusion_lab.verification.tables import (
+    crps_of,
+    ensemble_size,
+    format_lead_time,
+    shown_leads,
+    three_digits,
+)
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -48,7 +56,9 @@ def save_report(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "scores.nc", folder / "report.html"]
     scores.to_netcdf(files[0], engine="h5netcdf")
-    forecast = by_lead_time(forecast).isel(start=[0])
+    forecast = by_lead_time(forecast)
+    dates = forecast["forecast_reference_time"].values
+    forecast = forecast.isel(start=[0])
     truth = truth_of(forecast, store)
     land = store.read(0, ["lsm"])[0, 0, 0] if "lsm" in store.variables else None
     names = [str(name) for name in forecast.data_vars]
@@ -57,10 +67,13 @@ def save_report(
         title=title,
         facts={
             **(facts or {}),
-            "Forecasts": f"{scores.attrs['num_starts']} starts, {scores.attrs['num_members']} members",
+            "Starts": " to ".join(dict.fromkeys(map(show_date, dates[[0, -1]]))),
+            "Forecasts": ensemble_size(scores),
         },
         baselines=[name.replace("_", " ") for name in names_of_baselines(scores)],
-        rows=list(_rows(scores)),
+        intervals=bool(np.isfinite(scores["fair_crps_interval"]).any()),
+        events="brier_skill" in scores,
+        table=[(name, _units(scores, name), list(_rows(scores, name))) for name in scores["variable"].values],
         overview=[_embed(figure) for figure in _overview(scores)],
         variables=[
             (name, [_embed(figure) for figure in _of_variable(name, forecast, truth, scores, store, land)])
@@ -71,27 +84,29 @@ def save_report(
     return files
 
 
-def _rows(scores: xr.Dataset) -> Iterator[dict[str, object]]:
-    """What the table shows, for each variable and lead time."""
-    baselines = names_of_baselines(scores)
-    for variable in scores["variable"].values:
-        for lead in scores["lead_time"].values:
-            at = scores.sel(variable=variable, lead_time=lead)
-            interval = at["fair_crps_interval"].values
-            crps = {name: crps_of(at, name) for name in baselines}
-            yield {
-                "variable": f"{variable} [{at['units'].item()}]",
-                "lead": format_lead_time(lead),
-                "crps": three_digits(at["fair_crps"].item()),
-                "interval": "–".join(map(three_digits, interval)) if np.isfinite(interval).all() else "",
-                "better": at["fair_crps"].item() < min(crps.values()),
-                "baselines": [three_digits(value) for value in crps.values()],
-                "others": [three_digits(at[name].item()) for name in ("rmse", "spread", "bias")],
-                "spread_skill": f"{at['spread_skill'].item():.2f}",
-                "correlation": f"{at['anomaly_correlation'].item():.3f}",
-                "rank_p": f"{at['rank_p'].item():.3f}",
-                "brier_skill": [f"{v:.2f}" for v in at["brier_skill"].values] if "brier_skill" in at else [],
-            }
+def _rows(scores: xr.Dataset, variable: str) -> Iterator[dict[str, object]]:
+    """What the table shows of a variable, for each lead time."""
+    for lead in scores["lead_time"].values:
+        at = scores.sel(variable=variable, lead_time=lead)
+        interval = at["fair_crps_interval"].values
+        crps = {name: crps_of(at, name) for name in names_of_baselines(scores)}
+        others = [three_digits(at[name].item()) for name in ("rmse", "spread", "bias")]
+        yield {
+            "lead": format_lead_time(lead),
+            "crps": three_digits(at["fair_crps"].item()),
+            "interval": "–".join(map(three_digits, interval)) if np.isfinite(interval).all() else "",
+            "better": at["fair_crps"].item() < min(crps.values()),
+            "baselines": [three_digits(value) for value in crps.values()],
+            "others": [number.replace("-", "−") for number in others],
+            "spread_skill": f"{at['spread_skill'].item():.2f}",
+            "correlation": f"{at['anomaly_correlation'].item():.3f}",
+            "rank_p": f"{at['rank_p'].item():.3f}",
+            "brier_skill": [f"{v:.2f}" for v in at["brier_skill"].values] if "brier_skill" in at else [],
+        }
+
+
+def _units(scores: xr.Dataset, variable: str) -> str:
+    return pretty_units(scores["units"].sel(variable=variable).item())
 
 
 def _overview(scores: xr.Dataset) -> Iterator[Figure]:
@@ -108,7 +123,7 @@ def _overview(scores: xr.Dataset) -> Iterator[Figure]:
     figure = Figure(figsize=(13 if spectra else 6.5, 3.8), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 1 + spectra))
     plots.spread_skill(axes[0], scores)
-    axes[0].set_title("spread-skill ratio, with 95 % intervals", fontsize="medium")
+    axes[0].set_title("spread-skill ratio", fontsize="medium")
     if spectra:
         last = scores["lead_time"].values[-1]
         plots.spectra_ratio(axes[1], scores, last)
@@ -171,6 +186,6 @@ def _a_place(store: Store) -> tuple[float, float]:
 
 
 def _where(forecast: xr.Dataset, cell: int) -> str:
-    north, east = (float(forecast[name][cell]) for name in ("latitude", "longitude"))
-    start = np.datetime_as_string(forecast["forecast_reference_time"].values[0], unit="h")
-    return f"plume at {north:.0f}° N, {east:.0f}° E from {start} UTC"
+    north, east = (round(float(forecast[name][cell])) for name in ("latitude", "longitude"))
+    place = f"{degrees(north, 'N', 'S')} {degrees((east + 180) % 360 - 180, 'E', 'W')}"
+    return f"plume at {place} from {show_date(forecast['forecast_reference_time'].values[0])}"

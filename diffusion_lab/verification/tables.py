@@ -40,7 +40,7 @@ def score_table(scores: xr.Dataset, title: str = "", leads: Sequence[np.timedelt
     columns = _columns(scores)
     baselines = names_of_baselines(scores)
     short = {name: _SHORT.get(name, name[:7]) for name in baselines}
-    caption = f"{scores.attrs['num_starts']} starts, {scores.attrs['num_members']} members, area-weighted"
+    caption = f"{ensemble_size(scores)}, area-weighted"
     caption += "".join(f"; {short[name]}: {name.replace('_', ' ')}" for name in baselines)
     for key, meaning in _MEANINGS.items():
         caption += f"; {meaning}" if key in columns else ""
@@ -78,6 +78,12 @@ def markdown_table(scores: xr.Dataset, leads: Sequence[np.timedelta64] | None = 
         for lead, crps, others, rest in _rows(scores, variable, leads, columns):
             lines.append([_label(scores, variable), format_lead_time(lead), crps, *others, *rest])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ensemble_size(scores: xr.Dataset) -> str:
+    """How much was scored: "26 starts, 16 members"."""
+    starts, members = scores.attrs["num_starts"], scores.attrs["num_members"]
+    return f"{starts} {'start' if starts == 1 else 'starts'}, {members} members"
 
 
 def crps_of(scores: xr.Dataset, baseline: str) -> float:
@@ -141,10 +147,10 @@ def _label(scores: xr.Dataset, variable: str) -> str:
 
 
 def three_digits(value: float) -> str:
-    """A number to three digits: "0.457", "12.3", "1234"."""
+    """A number to three digits: "0.457", "2.00", "12.3", "1234"."""
     if abs(value) >= 100:
         return f"{value:.0f}"
-    return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
+    return f"{value:#.3g}".rstrip(".")
 
 
 def _rounded(value: float) -> str:

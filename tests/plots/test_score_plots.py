@@ -52,7 +52,7 @@ def test_ranks_are_relative_to_a_flat_histogram(ax):
     ("score", "expected"),
     [
         ("fair_crps", {"fair CRPS": [0, 1, 2], "persistence (MAE)": [15, 16, 17]}),
-        ("rmse", {"RMSE of the mean": [3, 4, 5], "spread": [6, 7, 8], "persistence (RMSE)": [18, 19, 20]}),
+        ("rmse", {"RMSE of the mean": [3, 4, 5], "spread": [6, 7, 8], "persistence": [18, 19, 20]}),
         ("spread_skill", {"spread-skill ratio": [9, 10, 11]}),
     ],
 )

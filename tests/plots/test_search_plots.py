@@ -55,8 +55,14 @@ def test_nothing_known_of_importance_is_said(ax):
 
 def test_differences_are_in_per_cent_of_the_reference(ax):
     paired_differences(ax, [8, 18], [0.01, -0.02], [(0.0, 0.02), (-0.03, -0.01)], 0.5, 99)
+    assert lines(ax)["the answer"] == ([18], [-4])
     points = ax.containers[0]
     np.testing.assert_allclose(points[0].get_ydata(), [2, -4])
     np.testing.assert_allclose([s[:, 1] for s in points[2][0].get_segments()], [[0, 4], [-6, -2]])
     assert ax.get_ylabel().endswith("[%]")
     assert "99 calls" in ax.get_legend().get_texts()[0].get_text()
+
+
+def test_the_answer_is_what_was_searched_not_what_did_best(ax):
+    paired_differences(ax, [8, 18], [-0.02, 0.01], [(-0.03, -0.01), (0.0, 0.02)], 0.5, 99)
+    assert lines(ax)["the answer"] == ([18], [2])

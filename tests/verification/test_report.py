@@ -20,7 +20,7 @@ def report(toy_store, tmp_path_factory):
     rng = np.random.default_rng(0)
     members = truth[:, :, None] + rng.normal(size=(5, 2, 4, truth.shape[-1]))
     forecast = xr.Dataset(
-        {"t850": (("start", "lead_time", "ensemble", "cell"), members, {"units": "K"})},
+        {"t850": (("start", "lead_time", "ensemble", "cell"), members, {"units": "m2 s-2"})},
         {
             "lead_time": leads.astype("timedelta64[ns]"),
             "forecast_reference_time": ("start", starts),
@@ -74,9 +74,10 @@ def test_the_page_shows_the_scores_and_what_was_done(report):
     text = report[1][1].read_text(encoding="utf-8")
     assert "<h1>A &lt;test&gt;</h1>" in text
     assert "<dt>Checkpoint</dt><dd>a &amp; b</dd>" in text
+    assert "<dt>Starts</dt><dd>2024-12-01T00:00 to 2025-01-10T00:00</dd>" in text
     cells = Page(text).cells
-    row = cells[: len(cells) // 2]
-    assert row[:2] == ["t850 [K]", "24 h"]
+    row = cells[: len(cells) // 2 + 1]  # the variable's cell spans the rows of both lead times
+    assert row[:2] == ["t850[m² s⁻²]", "24 h"]
     at = report[0].sel(variable="t850").isel(lead_time=0)
     # Of N(0, 1) members about the truth: spread 1, mean squared error 1/4, so spread/skill √5.
     assert float(row[2]) == pytest.approx(at["fair_crps"].item(), rel=5e-3)

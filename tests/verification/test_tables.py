@@ -2,10 +2,12 @@ import io
 import re
 
 import numpy as np
+import pytest
 import xarray as xr
 from rich.console import Console
 
 from diffusion_lab.verification import format_lead_time, markdown_table, score_table, shown_leads
+from diffusion_lab.verification.tables import three_digits
 
 PAIR = ("variable", "lead_time")
 SCORES = xr.Dataset(
@@ -40,22 +42,22 @@ def test_rows_hold_the_scores_with_units():
     lines = [line.split() for line in printed(score_table(SCORES, "Test year")).splitlines() if line.strip()]
     assert lines[0] == ["Test", "year"]
     assert lines[1] == ["lead", "fair", "CRPS", "pers.", "c.ens", "sp/sk", "rank", "p", "spectra"]
-    assert ["t850", "24", "h", "0.457", "±0.05", "2", "0.8", "0.99", "0.001", "0.95–1.13"] in lines
-    assert ["[K]", "5", "d", "0.9", "±0.07", "3", "0.8", "1.00", "0.250", "0.95–1.13"] in lines
-    assert ["[m²", "s⁻²]", "5", "d", "1234", "900", "80", "1.20", "1.000", "0.95–1.13"] in lines
+    assert ["t850", "24", "h", "0.457", "±0.05", "2.00", "0.800", "0.99", "0.001", "0.95–1.13"] in lines
+    assert ["[K]", "5", "d", "0.900", "±0.07", "3.00", "0.800", "1.00", "0.250", "0.95–1.13"] in lines
+    assert ["[m²", "s⁻²]", "5", "d", "1234", "900", "80.0", "1.20", "1.000", "0.95–1.13"] in lines
     assert "26 starts, 16 members" in " ".join(" ".join(line) for line in lines)
 
 
 def test_lead_times_may_be_chosen():
     table = printed(score_table(SCORES, leads=[np.timedelta64(5, "D")]))
     assert "24 h" not in table
-    assert "0.9 ±0.07" in table
+    assert "0.900 ±0.07" in table
     assert markdown_table(SCORES, [np.timedelta64(5, "D")]).splitlines() == [
         "| variable | lead | fair CRPS | persistence | climatological ensemble "
         "| spread/skill | rank p | spectra |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| t850 [K] | 5 d | 0.9 ±0.07 | 3 | 0.8 | 1.00 | 0.250 | 0.95–1.13 |",
-        "| z500 [m² s⁻²] | 5 d | 1234 | 900 | 80 | 1.20 | 1.000 | 0.95–1.13 |",
+        "| t850 [K] | 5 d | 0.900 ±0.07 | 3.00 | 0.800 | 1.00 | 0.250 | 0.95–1.13 |",
+        "| z500 [m² s⁻²] | 5 d | 1234 | 900 | 80.0 | 1.20 | 1.000 | 0.95–1.13 |",
     ]
 
 
@@ -71,8 +73,23 @@ def test_scores_are_green_only_where_they_beat_all_baselines():
     text = printed(score_table(SCORES), force_terminal=True, color_system="standard")
     coloured = re.findall("\x1b\\[(32|31)m *([0-9.]+)", text)
     green, red = (({value for code, value in coloured if code == want}) for want in ("32", "31"))
-    assert green == {"0.457", "30"}
-    assert red == {"0.9", "1234"}
+    assert green == {"0.457", "30.0"}
+    assert red == {"0.900", "1234"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04567, "0.0457"),
+        (2.0, "2.00"),
+        (-3.14159, "-3.14"),
+        (68.0, "68.0"),
+        (99.97, "100"),
+        (1234.5, "1234"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert three_digits(value) == text
 
 
 def test_lead_times():
