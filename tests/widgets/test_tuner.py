@@ -16,6 +16,7 @@ from diffusion_lab.assets import checkpoints
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.widgets import SamplerTuner
+from diffusion_lab.widgets.tuner.board import fault
 from diffusion_lab.widgets.tuner.setting import Setting, presets_of
 
 WAIT = 60.0
@@ -190,6 +191,20 @@ def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypat
             tuner.run(WAIT)
     assert "fewer members" in tuner.toolbar.status.value
     assert tuner.run(WAIT) is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\n<more>"),
+    ],
+)
+def test_any_lack_of_memory_is_told_with_the_remedy(error):
+    assert "fewer members" in fault(error) and "<more>" not in fault(error)
 
 
 def test_stop_stops_at_the_next_network_call(tuner, monkeypatch):

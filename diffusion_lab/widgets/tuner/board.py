@@ -32,6 +32,7 @@ STYLE = """<style>
 .dl-error { color: var(--jp-error-color1, #c62828); font-weight: 600; }
 </style>"""
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words on a GPU, and on the CPU
 _COLUMNS = {"fair_crps": "fair CRPS", "rmse": "RMSE of mean", "spread_skill": "spread / skill"}
 
 
@@ -136,6 +137,7 @@ def note(text: str) -> str:
 def fault(error: Exception) -> str:
     """An error in one line, with what may help."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+    text = text or type(error).__name__
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         text = f"out of memory: choose fewer members, or members_per_call=1 ({text.splitlines()[0][:120]})"
-    return f"<span class='dl-status dl-error' role='alert'>{html.escape(text or type(error).__name__)}</span>"
+    return f"<span class='dl-status dl-error' role='alert'>{html.escape(text)}</span>"
