@@ -23,6 +23,9 @@ ROWS = 256  # of the hidden layer at a time: half a megabyte at 128 channels, th
 
 def feed_forward(x: Tensor, expand: nn.Linear, contract: nn.Linear) -> Tensor:
     """contract(gelu(expand(x))) for x (sample, node, channel); returns the shape of x."""
+    if torch.compiler.is_compiling():  # compilers write the tanh out too
+        hidden = expand(x)
+        return contract(hidden * torch.sigmoid(hidden * (A + B * hidden * hidden)))
     if runs_plain(x):
         return contract(functional.gelu(expand(x), approximate="tanh"))
     return _FeedForward.apply(x, expand.weight, expand.bias, contract.weight, contract.bias)
