@@ -24,11 +24,12 @@ def optimisation_history(ax: Axes, trials: pd.DataFrame) -> None:
     """
     complete = trials[trials["state"] == "complete"]
     stopped = trials[trials["state"] == "stopped"]
-    ax.plot(stopped["trial"] + 1, stopped["score"], "x", color="0.6", markersize=5, label="stopped early")
+    if len(stopped):
+        ax.plot(stopped["trial"] + 1, stopped["score"], "x", color="0.6", markersize=5, label="stopped early")
     ax.plot(complete["trial"] + 1, complete["score"], "o", color=SKY, markersize=5, label="complete")
     best = complete["score"].cummin()
     ax.step(complete["trial"] + 1, best, where="post", color=BLUE, label="best so far")
-    _limit(ax, trials["score"], complete["score"])
+    _limit(ax, trials["trial"] + 1, trials["score"], complete["score"])
     tidy(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("trial")
@@ -52,7 +53,7 @@ def pareto_front(ax: Axes, trials: pd.DataFrame, front: pd.DataFrame) -> None:
         ax.annotate(
             row.sampler, (row.calls, row.score), (4, 5), textcoords="offset points", fontsize="x-small"
         )
-    _limit(ax, complete["score"], complete["score"])
+    _limit(ax, complete["calls"], complete["score"], complete["score"])
     tidy(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("network calls a forecast step")
@@ -113,7 +114,8 @@ def paired_differences(
         label="settings, 95 % intervals",
     )
     # Not the least of these: to choose by dates that are to judge would flatter the choice.
-    ax.plot(calls[-1], 100 / reference * mean[-1], "o", color=VERMILION, markersize=8, label="the answer")
+    answer = 100 / reference * mean[-1]
+    ax.plot(calls[-1], answer, "o", color=VERMILION, markersize=8, zorder=3, label="the answer")
     tidy(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("network calls a forecast step")
@@ -121,11 +123,15 @@ def paired_differences(
     ax.legend(frameon=False, fontsize="small")
 
 
-def _limit(ax: Axes, shown: pd.Series, complete: pd.Series) -> None:
-    """Leave room for what matters: hopeless trials are drawn at the upper edge."""
+def _limit(ax: Axes, where: pd.Series, shown: pd.Series, complete: pd.Series) -> None:
+    """Leave room for what matters: hopeless trials are marked at the upper edge."""
     if len(complete) < 3:
         return
     best = complete.min()
     top = best + _ROOM * max(complete.median() - best, 1e-9)
-    if shown.max() > top:
+    beyond = where[shown > top]
+    if len(beyond):
         ax.set_ylim(best - 0.08 * (top - best), top)
+        ax.plot(
+            beyond, np.full(len(beyond), top), "^", color="0.6", markersize=5, clip_on=False, label="above"
+        )
