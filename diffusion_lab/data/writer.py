@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from diffusion_lab.data.store import ROLES, Role, Store, open_store
 LAYOUT_VERSION = "0.22"
 _BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
+# Zarr writes a file under such a name and renames it once it is complete.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
+_GROUP_FILE = re.compile(rf"/\.z(group|attrs)({_UNFINISHED.pattern})?")
 
 
 @dataclass(frozen=True)
@@ -150,26 +154,30 @@ class StoreWriter:
         """The group and the number of dates in it that are done."""
         files, root = fsspec.core.url_to_fs(self.path)
         found = files.find(root)
-        for leftover in found:
-            # Interrupted writes; zarr renames a file into place once it is complete.
-            if leftover.endswith(".partial"):
-                files.rm(leftover)
-        if all(name.endswith((".partial", "/.zgroup")) for name in found):
-            return self._begin(), 0
-        other = (
-            f"{self.path!r} exists and is not of this recipe and its sources. Remove it or take another name."
-        )
-        try:
-            group = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileExistsError(other) from None
-        attributes = dict(group.attrs)
+        attributes = self._stored_attributes()
         note = attributes.get("_build", attributes)
-        if note.get("uuid") != self._final_attributes["uuid"]:
-            raise FileExistsError(other)
-        if "_build" not in attributes:
-            return group, len(self._dates)
-        return (group, self._resume(group, note)) if "done" in note else (self._begin(), 0)
+        # Killed before it had a name of its own, a store is a group without attributes and nothing else.
+        nameless = not attributes and all(_GROUP_FILE.fullmatch(name.removeprefix(root)) for name in found)
+        if not nameless and note.get("uuid") != self._final_attributes["uuid"]:
+            raise FileExistsError(
+                f"{self.path!r} exists and is not of this recipe and its sources. "
+                "Remove it or take another name."
+            )
+        for name in found:
+            if _UNFINISHED.search(name):
+                files.rm(name)
+        if not attributes or ("_build" in attributes and "done" not in note):
+            return self._begin(), 0
+        group = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
+        return group, self._resume(group, note) if "_build" in attributes else len(self._dates)
+
+    def _stored_attributes(self) -> dict[str, Any]:
+        """The attributes of the group at the path, empty if there is none."""
+        try:
+            group = zarr.open_group(self.path, mode="r", zarr_format=2, use_consolidated=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return dict(group.attrs)
 
     def _begin(self) -> zarr.Group:
         """Lay out the arrays; as long as the note does not say `done`, this is done afresh."""

@@ -51,6 +51,45 @@ def test_does_not_overwrite_anything_else(tmp_path, metadata, fields):
     assert (tmp_path / "folder" / "thesis.tex").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["sub/movie.mp4.partial", "movie.mp4.partial", "sub/.zgroup"])
+def test_what_is_not_ours_is_neither_removed_nor_taken_for_an_empty_folder(tmp_path, metadata, name):
+    theirs = tmp_path / "folder" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious")
+    for path in (tmp_path / "folder", theirs):
+        with pytest.raises(FileExistsError, match="folder"):
+            StoreWriter(path, metadata)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "precious"
+
+
+UNFINISHED = "0123456789abcdef0123456789abcdef.partial"
+
+
+@pytest.mark.parametrize(
+    "names", [[f".zgroup.{UNFINISHED}"], [".zgroup", ".zattrs", f".zattrs.{UNFINISHED}"]]
+)
+def test_killed_before_it_had_a_name_it_begins_afresh(tmp_path, metadata, names):
+    path = tmp_path / "s.zarr"
+    path.mkdir()
+    contents = {".zgroup": '{"zarr_format": 2}', ".zattrs": "{}"}
+    for name in names:
+        (path / name).write_text(contents.get(name, "half a fi"))
+    assert StoreWriter(path, metadata).remaining()[0].start == 0
+    assert not list(path.rglob("*.partial"))
+
+
+def test_what_an_interrupted_write_left_is_removed_from_its_own_store(tmp_path, metadata, fields):
+    path = tmp_path / "s.zarr"
+    create_store(path, metadata, lambda block: fields[block])
+    left, theirs = path / "data" / f"0.0.0.{UNFINISHED}", path / "notes.partial"
+    left.write_text("half a chunk")
+    theirs.write_text("precious")
+    StoreWriter(path, metadata)
+    assert not left.exists()
+    assert theirs.read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
