@@ -93,8 +93,11 @@ def matrix_seconds(worker: Worker, batch: int) -> float:
     return 2 * batch * products / worker.ask("product", batch)["rate"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def parser_of(description: str) -> argparse.ArgumentParser:
     """The options both benchmarks have."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", help="a Python that has anemoi-models beside us (default: ours alone)")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of each (default: 9)")
     parser.add_argument(
@@ -102,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processors", nargs="+", choices=PROCESSORS, default=PROCESSORS)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    return parser
 
 
 def workers_of(arguments: argparse.Namespace, processor: str, stack: ExitStack) -> list[Worker]:

@@ -8,20 +8,16 @@ the speed this machine multiplies at: the rest is normalisation, activation, sof
   python benchmarks/sampling.py --peer peer/bin/python
 """
 
-import argparse
 from contextlib import ExitStack
 
-from networks import add_arguments, machine, matrix_seconds, table, timed_in_turn, workers_of
+from networks import machine, matrix_seconds, parser_of, table, timed_in_turn, workers_of
 
 MEMBERS = 8
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--ensembles", type=int, default=3, help="timed ensembles of each (default: 3; 0 for none)"
     )

@@ -7,21 +7,16 @@ Forward and backward pass of two samples, neither with gradient checkpointing; t
   python benchmarks/train_step.py --peer peer/bin/python
 """
 
-import argparse
 from contextlib import ExitStack
 
-from networks import add_arguments, machine, table, timed_in_turn, workers_of
+from networks import machine, parser_of, table, timed_in_turn, workers_of
 
 BATCH = 2
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     head = ["processor", "network", "parameters", "wall s", "ratio", "CPU s", "ratio", "MB", "ratio"]
     rows = [head]
     for processor in arguments.processors:
