@@ -2,14 +2,18 @@
 
 python benchmarks/widgets.py                 # both; the browser where Chromium is installed
 python benchmarks/widgets.py --repeats 5 --device cuda
+python benchmarks/widgets.py --moves 200     # a restless hand: 20 moves a second
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
+import os
 import platform
+import random
 import statistics
 import sys
 import tempfile
@@ -18,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from diffusion_lab.widgets import SamplerTuner
@@ -158,6 +163,50 @@ def in_a_browser(checkpoint: str, device: str, compile: bool, repeats: int) -> I
             yield what, limit, statistics.median(milliseconds) / 1e3
 
 
+def restless(tuner: SamplerTuner, moves: int) -> Iterator[tuple[str, str]]:
+    """Move random sliders 20 times a second; what is left on the screen, of errors, threads and memory."""
+    hand, names = random.Random(0), ("sigma_max", "sigma_min", "rho", "S_churn", "S_noise")
+    tuner.set(members=4, num_steps=10).run(WAIT)
+
+    def move(count: int) -> float:
+        slowest, due = 0.0, time.perf_counter()
+        for _ in range(count):
+            slider = tuner.controls.widgets[hand.choice(names)]
+            began = time.perf_counter()
+            slider.value = hand.choice(slider.options)[1]
+            slowest = max(slowest, time.perf_counter() - began)
+            due += 0.05
+            time.sleep(max(0.0, due - time.perf_counter()))
+        return slowest
+
+    move(40)  # what is made once is made
+    tuner.run(WAIT)
+    gc.collect()
+    threads, memory, began = threading.active_count(), resident(), time.perf_counter()
+    slowest = move(moves)
+    took = time.perf_counter() - began
+    error = tuner.error
+    tuner.wait_idle(WAIT)
+    result = tuner.session.result(tuner.setting)
+    gc.collect()
+    mean = result.fields(tuner.pictures.variable.value, 1).mean(0)
+    fresh = np.array_equal(tuner.pictures.canvases["mean"].values, result.place.raster(mean))
+    drawn = tuner.pictures.charts["schedule"].ax.lines[0].get_ydata()
+    levels = result.forecaster.settings.override(**tuner.setting.predict_kwargs).sigmas().numpy()[:-1]
+    fresh &= np.array_equal(drawn, levels)
+    yield "moves", f"{moves} in {took:.1f} s, the slowest held its caller up for {1e3 * slowest:.0f} ms"
+    yield "pictures at the end", "of the last setting" if fresh else "STALE"
+    yield "errors", f"{error or tuner.error or 'none'}"
+    yield "threads", f"{threads} before, {threading.active_count()} after"
+    yield "memory", f"{memory:.0f} MB before, {resident() - memory:+.1f} MB after"
+
+
+def resident() -> float:
+    """Memory of this process that is in use, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def table(rows: list[Row]) -> str:
     """A Markdown table."""
     lines = ["| what | must be within | median |", "| --- | ---: | ---: |"]
@@ -176,10 +225,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=11, help="moves of each kind (default: 11)")
     parser.add_argument("--compile", action="store_true", help="with a compiled network")
+    parser.add_argument("--moves", type=int, help="only so many random moves, 20 a second")
     parser.add_argument("--no-browser", action="store_true", help="only what happens in the kernel")
     arguments = parser.parse_args()
     where = arguments.checkpoint, arguments.device
     tuner = SamplerTuner(*where, members=8, num_steps=20, sampler="heun", compile=arguments.compile)
+    if arguments.moves:
+        for what, answer in restless(tuner, arguments.moves):
+            print(f"{what}: {answer}")
+        return
     rows = list(headless(tuner, arguments.repeats))
     if not arguments.no_browser:
         rows += in_a_browser(*where, arguments.compile, arguments.repeats)
