@@ -26,18 +26,19 @@ def run_all_cells(page):
 
 
 def run_cell(page, source):
-    """Run one more cell at the end of the notebook and give its text."""
-    page.evaluate(
+    """Run one more cell at the end of the notebook and give what it printed."""
+    return page.evaluate(
         """async source => {
             const notebook = window.jupyterapp.shell.currentWidget.content;
             notebook.activeCellIndex = notebook.widgets.length - 1;
             await window.jupyterapp.commands.execute('notebook:insert-cell-below');
-            notebook.activeCell.model.sharedModel.setSource(source);
+            const cell = notebook.activeCell;
+            cell.model.sharedModel.setSource(source);
             await window.jupyterapp.commands.execute('notebook:run-cell');
+            return cell.model.sharedModel.outputs.flatMap(output => output.text ?? []).join('').trim();
         }""",
         source,
     )
-    return page.locator(".jp-Cell").last.locator(".jp-OutputArea-output").inner_text()
 
 
 def row(page, label):
@@ -81,8 +82,10 @@ _LOOK = """element => element.tagName === 'CANVAS' ? element.toDataURL()
 
 
 def look(locator):
-    """Something that differs whenever an image or canvas shows something else."""
-    return locator.evaluate(_LOOK)
+    """Something that differs whenever an image or canvas shows something else; waits for a first picture."""
+    return locator.page.wait_for_function(
+        f"element => ({_LOOK})(element)", arg=locator.element_handle()
+    ).json_value()
 
 
 def wait_for_change(locator, before):

@@ -50,20 +50,21 @@ def test_the_kernel_has_the_value_that_is_read(widgets):
     driving.press(outputs["explorer"], "sigma_max", "ArrowLeft")
     driving.wait_for_change(chart, before)
     shown = driving.readout(outputs["explorer"], "sigma_max")
-    assert driving.run_cell(page, "print(explorer.settings['sigma_max'])").strip() == f"{float(shown)}"
+    assert driving.run_cell(page, "print(explorer.settings['sigma_max'])") == f"{float(shown)}"
 
 
 def test_the_probe_colours_its_maps_anew(widgets):
     _, outputs = widgets
     noisy, denoised = (outputs["probe"].locator("canvas.dl-map").nth(i) for i in (1, 2))
     clean = driving.look(outputs["probe"].locator("canvas.dl-map").nth(0))
-    before = driving.look(noisy)
+    before = [driving.look(canvas) for canvas in (noisy, denoised)]
     driving.press(outputs["probe"], "σ", "PageUp")
-    driving.wait_for_change(noisy, before)
+    driving.wait_for_change(noisy, before[0])
+    driving.wait_for_change(denoised, before[1])
     assert len({clean, driving.look(noisy), driving.look(denoised)}) == 3
 
 
 def test_the_monitor_is_drawn_while_a_cell_trains(widgets):
     page, outputs = widgets
-    assert "step 20 of 100" in outputs["monitor"].locator(".widget-html-content").last.inner_text()
+    outputs["monitor"].locator(".widget-html-content", has_text="step 20 of 100").wait_for()
     assert page.errors == []

@@ -8,43 +8,64 @@ import yaml
 READY = "ready"
 
 
-def status(page):
-    return page.locator(".dl-tuner .dl-status").first
-
-
 def wait_for_status(page, text):
-    status(page).filter(has_text=text).wait_for()
+    page.locator(".dl-tuner .dl-status", has_text=text).first.wait_for()
+
+
+def forget_status(page):
+    """So that what is read from here on is new."""
+    page.locator(".dl-tuner .dl-status").first.evaluate("element => element.replaceChildren()")
+
+
+def settle(page, act):
+    """Do something that has the tuner sample, and wait until it has."""
+    forget_status(page)
+    act()
+    wait_for_status(page, READY)
+
+
+def click(page, name):
+    page.get_by_role("button", name=re.compile(rf"\b{name}$")).click()  # an icon's glyph goes before
+
+
+def wait_for_rows(page, count):
+    """Wait until the scoreboard has so many rows."""
+    page.locator(f".dl-board tbody:not(:has(tr:nth-child({count + 1}))) tr:nth-child({count})").wait_for()
 
 
 def the_tuner_answers(page, folder):
     """Drag, stop, undo, pin, export; everything is seen in the page."""
-    driving.press(page, "members", "Home")
-    driving.press(page, "num_steps", "Home")
     wait_for_status(page, READY)
+    page.locator(".dl-tuner select:has(option:checked:text('presets'))").wait_for()
+    settle(page, lambda: driving.press(page, "members", "Home"))
+    settle(page, lambda: driving.press(page, "num_steps", "Home"))
+    wait_for_rows(page, 1)
     mean = page.locator(".dl-field", has_text="mean of").locator("canvas.dl-map")
     truth = page.locator(".dl-field", has_text="truth").first.locator("canvas.dl-map")
     schedule = page.locator("img.widget-image").first
     before = [driving.look(picture) for picture in (mean, truth, schedule)]
     dragged_from = driving.readout(page, "sigma_max")
 
-    driving.drag(page, "sigma_max", -60)
+    settle(page, lambda: driving.drag(page, "sigma_max", -60))
     driving.wait_for_change(schedule, before[2])
     driving.wait_for_change(mean, before[0])
-    wait_for_status(page, READY)
     assert float(driving.readout(page, "sigma_max")) < float(dragged_from)
     assert driving.look(truth) == before[1]
 
+    film = page.locator(".dl-field", has_text="D(y; σ").locator("canvas.dl-map")
+    last = driving.look(film)
+    driving.press(page, "solver step", "Home")
+    driving.wait_for_change(film, last)
+
     driving.press(page, "num_steps", "End")
-    page.get_by_role("button", name="Stop").click()
+    click(page, "Stop")
     wait_for_status(page, "stopped")
-    page.get_by_role("button", name="Undo").click()
-    wait_for_status(page, READY)
+    settle(page, lambda: click(page, "Undo"))
 
-    page.get_by_role("button", name=re.compile(r"\bPin$")).click()  # an icon's glyph goes before
-    page.locator(".dl-board tbody tr").nth(1).wait_for()  # the pin's row and the current setting's
-    assert page.locator(".dl-board tbody tr").count() == 2
+    click(page, "Pin")
+    wait_for_rows(page, 2)
 
-    page.get_by_role("button", name="Export").click()
+    click(page, "Export")
     wait_for_status(page, "wrote predict_kwargs.yaml, forecast.py, forecast.nc")
     text = (folder / "tuned_sampler" / "predict_kwargs.yaml").read_text()
     exported = yaml.safe_load(text)["predict_kwargs"]["noise_scheduler_params"]
@@ -59,17 +80,17 @@ def test_in_jupyterlab(open_notebook, lab):
         "tuner"
     )
     the_tuner_answers(page, lab[0])
-    assert driving.run_cell(page, "print(tuner.setting.sigma_max)").strip() == str(
-        float(driving.readout(page, "sigma_max"))
-    )
+    shown = float(driving.readout(page, "sigma_max"))
+    assert driving.run_cell(page, "print(tuner.setting.sigma_max)") == str(shown)
     # The kernel answers other cells while it samples.
+    driving.press(page, "num_steps", "End")
     driving.press(page, "members", "End")
-    assert driving.run_cell(page, "print(tuner.sampling.busy)").strip() == "True"
-    page.get_by_role("button", name="Stop").click()
+    wait_for_status(page, "left")
+    assert driving.run_cell(page, "print(tuner.sampling.busy)") == "True"
+    click(page, "Stop")
     wait_for_status(page, "stopped")
 
 
 def test_as_an_app(app):
     page, folder = app
-    page.locator(".dl-tuner").wait_for()
     the_tuner_answers(page, folder)
