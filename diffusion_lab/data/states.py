@@ -71,10 +71,6 @@ class StateReader:
         lacking = [name for name in absent if name not in COMPUTED_FORCINGS]
         if lacking:
             raise KeyError(f"the store {store.path!r} lacks {lacking}; it has {list(store.variables)}")
-        metadata = store.attributes.get("variables_metadata", {})
-        self._constant = {
-            name for name in variables.forcing if metadata.get(name, {}).get("constant_in_time")
-        }
 
     def inputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
         """Input states, (time, ensemble, grid, input variable) float32, physical units."""
@@ -104,7 +100,7 @@ class StateReader:
         for i, name in enumerate(self.variables.forcing):
             if name in COMPUTED_FORCINGS:
                 fields[..., i] = self._computed(name, dates)
-            elif name in self._constant:
+            elif name in self.store.constants:
                 fields[..., i] = self.store.read(int(np.flatnonzero(~self.store.missing)[0]), [name])[0, 0, 0]
             else:
                 fields[..., i] = self._read(dates, [name])[:, 0, :, 0]

@@ -118,11 +118,9 @@ class Store:
     def _stored_roles(self) -> dict[str, Role]:
         stored = self.attributes.get("roles", {})
         metadata = self.attributes.get("variables_metadata", {})
-        constant = self.attributes.get("constant_fields", [])
 
         def role(name: str) -> Role:
-            about = metadata.get(name, {})
-            forced = about.get("computed_forcing") or about.get("constant_in_time") or name in constant
+            forced = name in self.constants or metadata.get(name, {}).get("computed_forcing")
             return stored.get(name, "forcing" if forced else "prognostic")
 
         return {name: role(name) for name in self.variables}
@@ -142,6 +140,17 @@ class Store:
     def field_shape(self) -> tuple[int, ...]:
         """Shape of a field before it was flattened: (latitude, longitude), or (cell,) if unstructured."""
         return tuple(self.attributes.get("field_shape") or (len(self.latitudes),))
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """The variables that are the same field at all dates, whichever attribute says so."""
+        metadata = self.attributes.get("variables_metadata", {})
+        listed = self.attributes.get("constant_fields", [])
+        return frozenset(
+            name
+            for name in self.variables
+            if name in listed or metadata.get(name, {}).get("constant_in_time")
+        )
 
     @property
     def ensemble_size(self) -> int:

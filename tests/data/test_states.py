@@ -64,6 +64,20 @@ def test_a_constant_is_found_where_the_first_date_is_missing(tmp_path, metadata,
     np.testing.assert_array_equal(reader.forcings(DAYS[[999]])[0, :, 0], np.arange(12))
 
 
+def test_what_only_the_attribute_constant_fields_calls_constant_is_one(tmp_path, metadata, fields):
+    path = tmp_path / "s.zarr"
+    create_store(path, metadata, lambda times: fields[times])
+    group = zarr.open_group(path, mode="r+", zarr_format=2)
+    about = group.attrs["variables_metadata"]
+    del about["orography"]["constant_in_time"]
+    group.attrs.update({"variables_metadata": about, "constant_fields": ["orography"]})
+    zarr.consolidate_metadata(path, zarr_format=2)
+    store = open_store(path)
+    assert store.constants == {"orography"}
+    reader = StateReader(store, Variables(["z500"], ["orography"]))
+    np.testing.assert_array_equal(reader.forcings(DAYS[[999]])[0, :, 0], np.arange(12))
+
+
 def test_what_the_store_lacks_is_named(toy_store):
     with pytest.raises(KeyError, match=r"lacks \['q', 'tp'\]; it has \['t850', 'msl', 'orography'\]"):
         StateReader(toy_store, Variables(["t850", "q"], ["insolation"], ["tp"]))
