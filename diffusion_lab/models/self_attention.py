@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from diffusion_lab.models.feed_forward import is_single_on_cpu
 
-TILE = 210_000  # weights at a time: 840 kB in float32; from there on larger tiles gain nothing
+TILE = 105_000  # weights at a time: 420 kB in float32, less than a core's own cache
 LARGEST_EXPONENT = 100.0  # of 2, summed over nodes and below the largest float32, 2¹²⁸
 
 
@@ -102,8 +102,8 @@ def _with_one(x: Tensor) -> Tensor:
 
 
 def _tile(nodes: int) -> int:
-    """Queries at a time."""
-    return min(nodes, max(16, TILE // nodes))
+    """Queries at a time: whole vectors of them, as products of other widths take a tenth longer."""
+    return min(nodes, max(32, TILE // nodes // 32 * 32))
 
 
 def _pieces(query: Tensor) -> list[Tensor]:
