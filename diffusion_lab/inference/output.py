@@ -29,7 +29,7 @@ CF_NAMES = {
     "2t": "air_temperature",
     "10u": "eastward_wind",
     "10v": "northward_wind",
-    "tp": "precipitation_amount",
+    "tp": "lwe_thickness_of_precipitation_amount",  # ECMWF's, in m
 }
 
 
@@ -56,9 +56,9 @@ def forecast_dataset(
     info = {v.name: v for v in forecaster.release.variables}
     fields = {}
     for i, name in enumerate(forecaster.variables.output):
-        attributes = {"units": info[name].units, "long_name": info[name].long_name or name} | cf_attributes(
-            name
-        )
+        attributes = {"long_name": info[name].long_name or name} | cf_attributes(name)
+        if info[name].units:  # without them it is unknown, not dimensionless
+            attributes["units"] = info[name].units
         fields[name] = (("time", "ensemble", "cell"), states[..., i], attributes)
     coordinates = {
         "time": ("time", (date + leads).astype("datetime64[ns]"), {"standard_name": "time"}),

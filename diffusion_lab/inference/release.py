@@ -33,7 +33,7 @@ MODELS = {cls.__name__: cls for cls in (DiffusionModelEncProcDec, DiffusionTendM
 
 
 class VariableInfo(BaseModel):
-    """What a forecast needs to know of a variable."""
+    """What a forecast needs to know of a variable; `units` are empty if its store does not say."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -96,7 +96,7 @@ def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store:
         VariableInfo(
             name=name,
             role=role,
-            units=metadata.get(name, {}).get("units") or "1",
+            units=store.units(name) if name in store.variables else "1",  # of a computed forcing
             long_name=metadata.get(name, {}).get("long_name") or name,
             mean=mean[i].item(),
             stdev=stdev[i].item(),

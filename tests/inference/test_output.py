@@ -56,6 +56,14 @@ def test_other_endings_are_refused_before_anything_is_computed(forecaster, tmp_p
         write_forecast(tmp_path / "forecast.grib", forecaster, START, [0], never())
 
 
+def test_units_that_are_not_known_are_not_made_up(forecaster, toy_store):
+    t850, *others = forecaster.release.variables
+    forecaster.release.variables = [t850.model_copy(update={"units": ""}), *others]
+    forecast = forecaster.forecast(START, 1, [0], data=toy_store)
+    assert "units" not in forecast["t850"].attrs
+    assert forecast["msl"].attrs["units"] == "Pa"
+
+
 @pytest.mark.parametrize(
     ("name", "standard"),
     [
@@ -65,6 +73,7 @@ def test_other_endings_are_refused_before_anything_is_computed(forecaster, tmp_p
         ("q1000", "specific_humidity"),
         ("msl", "air_pressure_at_mean_sea_level"),
         ("10u", "eastward_wind"),
+        ("tp", "lwe_thickness_of_precipitation_amount"),
         ("sst", None),
         ("700", None),
     ],

@@ -7,7 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from diffusion_lab.data.variables import Variables
 from diffusion_lab.inference import load_forecaster, load_release, save_release
+from diffusion_lab.inference.release import describe_variables
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,14 @@ def test_the_document_says_what_is_needed(loaded, toy_store):
     assert release.field_shape == [12, 24]
     assert release.inference_defaults["diffusion_sampler"]["S_max"] == float("inf")
     assert release.training["command"] == "made by a test"
+
+
+def test_units_are_those_of_the_store_and_unknown_where_it_says_none(toy_store, monkeypatch):
+    about = {"t850": {"units": "K"}, "msl": {"long_name": "pressure"}}
+    monkeypatch.setitem(toy_store.attributes, "variables_metadata", about)
+    variables = Variables(["t850", "msl"], ["insolation"])
+    described = describe_variables(variables, torch.zeros(3), torch.ones(3), toy_store)
+    assert [v.units for v in described] == ["K", "", "1"]  # a computed forcing has none
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 100, 5000, -1])
