@@ -44,15 +44,7 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
 Stopped, by Ctrl-C or worse? The same command goes on where it was and reaches the same weights."""
 
-_ERRORS_OF_USE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    ImportError,
-)
+_ERRORS_OF_USE = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError)
 
 _FORECAST = """\
 Make an ensemble forecast and write it to a file.

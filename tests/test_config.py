@@ -86,6 +86,11 @@ DISAGREEING = [
         *("2", "did you mean 'S_churn'"),
     ),
     (
+        *(f"{DEFAULTS}.diffusion_sampler.sampler=deis", f"{DEFAULTS}.diffusion_sampler.S_churn"),
+        *("0.0", f"Take it out: ~{DEFAULTS}.diffusion_sampler.S_churn"),
+    ),
+    (f"{DEFAULTS}.diffusion_sampler.S_churn=-1", f"{DEFAULTS}.diffusion_sampler.S_churn", "-1", "S_churn"),
+    (
         *("model.model.diffusion.sigma_min=200", "model.model.diffusion.sigma_min", "200.0"),
         "must be below model.model.diffusion.sigma_max = 100.0",
     ),
@@ -189,7 +194,16 @@ def test_what_a_group_of_your_own_leaves_out_is_as_shipped(tmp_path):
     """Also what is deleted: a training without a learning rate there is not."""
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "short.yaml").write_text("lr: 0.5\nrollout: {start: 1}\n")
-    config = validate(compose(["training=short", "diagnostics.validation.members=3"], "config", tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "short.yaml").write_text(
+        "num_channels: 48\nmodel:\n  _target_: diffusion_lab.models.DiffusionTendModelEncProcDec\n"
+        "  diffusion: {sigma_max: 80.0}\n"
+    )
+    short = ["training=short", "model=short", "diagnostics.validation.members=3"]
+    config = validate(compose(short, "config", tmp_path))
+    diffusion = config.model.model.diffusion
+    assert (diffusion.sigma_max, diffusion.sigma_min, diffusion.noise_cond_dim) == (80.0, 0.02, 16)
+    assert diffusion.inference_defaults.noise_scheduler["sigma_max"] == 80.0  # said once
     assert (config.training.lr, config.training.max_steps, config.training.rollout.max) == (0.5, 1500, 1)
     assert (config.diagnostics.validation.members, config.diagnostics.validation.starts) == (3, 4)
     assert validate(compose(["~training.lr"])).training.lr == 1e-3

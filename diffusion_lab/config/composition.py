@@ -92,7 +92,9 @@ def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
         if key not in own:
             own[key] = value
         elif is_target(value) or key == "datasets":
-            continue  # the keys of a class are its own, as are the names of datasets
+            # The keys of a class are its own, as are the names of datasets.
+            if is_target(value) and isinstance(value.get("diffusion"), dict):  # but every model has these
+                own[key]["diffusion"] = value["diffusion"] | own[key].get("diffusion", {})
         elif isinstance(value, dict) and isinstance(own[key], dict):
             _fill(own[key], value)
 

@@ -77,7 +77,8 @@ def _sampling(config: Config) -> Faults:
             if (match := re.search(rf"\b{re.escape(str(key))}\b", str(error)))
         ]
         _, path, value = min(said, key=itemgetter(0), default=(0, f"{_DIFFUSION}.inference_defaults", "…"))
-        yield path, value, str(error)
+        superfluous = "has no option" in str(error) and "did you mean" not in str(error)
+        yield path, value, f"{error}. Take it out: ~{path}" if superfluous else str(error)
 
 
 def _task(config: Config) -> Faults:

@@ -19,7 +19,7 @@ from diffusion_lab.assets import store_path
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
 from diffusion_lab.denoisers import Denoiser, check_sigma
-from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.inference.forecaster import Forecaster, choose_device
 from diffusion_lab.inference.release import Release, describe_variables
 
 REMEDY = "it is not on this Python's path: pip install anemoi-models==0.13.0"
@@ -69,9 +69,7 @@ def from_anemoi(
             f"{list(interface.data_indices)}; only one step of one dataset is understood"
         )
     store = store if isinstance(store, Store) else open_store(store_path(str(store)))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AnemoiModel(interface).to(device).eval()
+    network = AnemoiModel(interface).to(choose_device(device)).eval()
     release = _release(interface, network, store)
     cells = np.rad2deg(interface.graph_data[network.dataset].x.double().cpu().numpy()).T
     Forecaster(release, network, *cells).reader(store)  # an error where cells or variables are others

@@ -10,6 +10,7 @@ round differently otherwise), which is what dealing out whole chunks is for.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -70,7 +71,7 @@ def states_on_devices(
     Yields:
         (ensemble, cell, output variable), physical units, one lead after the other.
     """
-    chunk = members_per_call or MEMBERS_PER_CALL.get(torch.device(devices[0]).type, 8)
+    chunk = members_per_call or chunk_for(len(members), devices)
     shares = deal(list(members), chunk, len(devices))
     options |= {"steps": steps, "members_per_call": chunk}
     with ExitStack() as stack:
@@ -104,6 +105,12 @@ def starts_on_devices(
             workers.append(stack.enter_context(_worker(checkpoint, device, jobs, options)))
         for i in range(len(starts)):
             yield map(_receive, [workers[i % len(workers)]] * steps)
+
+
+def chunk_for(members: int, devices: Sequence[str]) -> int:
+    """Members in one network call: as on one device, unless some devices would then get none."""
+    usual = MEMBERS_PER_CALL.get(torch.device(devices[0]).type, 8)
+    return usual if members > usual * (len(devices) - 1) else math.ceil(members / len(devices))
 
 
 def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:

@@ -363,7 +363,7 @@ def load_forecaster(checkpoint: str | Path, device: str = "auto", *, compile: bo
 
     Raises:
         FileNotFoundError: naming the released checkpoints.
-        ValueError: the file is damaged or no release checkpoint.
+        ValueError: the file is damaged or no release checkpoint, or there is no such device.
     """
     released = checkpoints()
     path = Path(released.get(str(checkpoint), checkpoint))
@@ -372,9 +372,22 @@ def load_forecaster(checkpoint: str | Path, device: str = "auto", *, compile: bo
             f"there is no checkpoint {str(checkpoint)!r}; give a path, or one of {', '.join(released)}"
         )
     release, model, latitudes, longitudes = load_release(path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)
+    model = model.to(choose_device(device))
     if compile:
         compile_blocks(model)
     return Forecaster(release, model, latitudes, longitudes)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch's words differ by build
+        said = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device = {name!r}: {said}; give cpu, cuda, cuda:1, … or auto") from None

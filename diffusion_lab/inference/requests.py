@@ -198,7 +198,8 @@ def _starts(forecaster: Forecaster, store: Store, steps: int, request: VerifyReq
     dates = dates[(dates >= window[0]) & (dates <= min(window[1], store.dates[-1] - steps * forecaster.step))]
     if len(dates) == 0:
         raise ConfigError(
-            f"no forecast to {request.lead_time} from {request.start} to {request.end} in {store!r}"
+            f"no forecast to {request.lead_time} from {request.start} to {request.end} in {store!r}; "
+            "give start=… and end=… within its dates"
         )
     every = None if request.every is None else lead_timedelta(request.every)
     return spread_out(dates, request.starts, every)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.samplers import SAMPLERS, Step
+from diffusion_lab.samplers.contract import solver_dtype
 from diffusion_lab.schedules import SCHEDULES
 
 GUIDE_SCHEDULER = {
@@ -53,6 +54,12 @@ class SamplingSettings:
             raise ValueError(f"noise_scheduler {dict(self.noise_scheduler)}: {error}") from None
         if not 0 <= self.noise_correlation < 1:
             raise ValueError(f"{_CORRELATION} = {self.noise_correlation} must be at least 0 and below 1")
+        try:  # a sampler checks its options when it starts
+            next(self.steps(lambda y, sigma: 0 * y, lambda draw: torch.zeros(1)))
+        except TypeError as error:
+            raise ValueError(
+                f"diffusion_sampler {dict(self.diffusion_sampler)}: {error}; infinity is written .inf"
+            ) from None
 
     def override(
         self,
@@ -71,6 +78,17 @@ class SamplingSettings:
             _merge(self.noise_scheduler, noise_scheduler_params or {}, "schedule_type", SCHEDULES),
             _merge(self.diffusion_sampler, sampler_params or {}, "sampler", SAMPLERS),
         )
+
+    def with_num_steps(self, num_steps: int) -> SamplingSettings:
+        """With another number of solver steps, shared out as before; levels given one by one stay."""
+        before = self.noise_scheduler
+        if "num_steps" not in before:
+            return self
+        changed = {"num_steps": num_steps}
+        if before.get("num_steps_above"):  # of `piecewise`, which has two steps at least below the split
+            above = round(before["num_steps_above"] * num_steps / before["num_steps"])
+            changed["num_steps_above"] = min(max(above, 1), num_steps - 2)
+        return self.override(changed)
 
     @property
     def noise_correlation(self) -> float:
@@ -96,7 +114,9 @@ class SamplingSettings:
         if "noise" in inspect.signature(solver).parameters:
             options["noise"] = noise
         sigmas = self.sigmas()
-        return solver(denoiser, sigmas[0] * noise(0).double(), sigmas, **options)
+        start = noise(0)
+        start = sigmas[0].item() * start.to(solver_dtype(start.device))
+        return solver(denoiser, start, sigmas, **options)
 
     def sample(self, denoiser: Denoiser, noise: Callable[[int], Tensor]) -> Tensor:
         """The last state of `steps`, float32."""

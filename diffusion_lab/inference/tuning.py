@@ -14,10 +14,10 @@ from rich.table import Table
 
 from diffusion_lab import plots
 from diffusion_lab.config import ConfigError, Date, Lead
-from diffusion_lab.data.dates import lead_name, lead_timedelta, period
+from diffusion_lab.data.dates import lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.inference.requests import Request
+from diffusion_lab.inference.requests import Request, steps_of
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.verification.search import SearchResult, search_sampler
@@ -52,11 +52,7 @@ class TuneRequest(Request):
 def run_tune(request: TuneRequest) -> None:
     """Search, judge what was found on dates that the search never saw, print and write it all."""
     forecaster = load_forecaster(request.checkpoint, request.device)
-    steps, rest = divmod(lead_timedelta(request.lead_time), forecaster.step)
-    if rest or steps < 1:
-        raise ConfigError(
-            f"lead_time={request.lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
-        )
+    steps = steps_of(forecaster, request.lead_time)
     folder, reference = Path(request.output), _reference(request)
     seen, unseen = search_dates(forecaster, request, int(steps))
     common = {

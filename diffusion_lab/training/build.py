@@ -12,8 +12,10 @@ from torch import nn
 from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import checkpoints, store_path, stores
-from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, parameters
-from diffusion_lab.data.module import ForecastDataModule
+from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, nearest, parameters
+from diffusion_lab.data.dates import lead_timedelta
+from diffusion_lab.data.forcings import COMPUTED_FORCINGS
+from diffusion_lab.data.module import ForecastDataModule, forecast_starts
 from diffusion_lab.data.states import Normalizer
 from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.data.variables import Variables
@@ -49,6 +51,7 @@ def build(config: Config) -> Run:
     """
     store = _open_store(config.dataloader.dataset)
     variables = select_variables(store, config)
+    check_dates(store, config)
     check_tendencies(store, config)
     loader, training = config.dataloader, config.training
     data = ForecastDataModule(
@@ -80,9 +83,15 @@ def _open_store(name: str) -> Store:
 def select_variables(store: Store, config: Config) -> Variables:
     """The store's variables with the roles of the config's group `data`."""
     roles = config.data
-    unknown = [name for name in roles.forcing + roles.diagnostic + roles.drop if name not in store.variables]
-    if unknown:
-        raise ConfigError(f"data names {unknown}, but {store.path!r} has {list(store.variables)}")
+    for key, known in [
+        ("forcing", store.variables),
+        ("diagnostic", store.variables),
+        ("drop", store.variables),
+        ("computed_forcing", COMPUTED_FORCINGS),
+    ]:
+        for name in getattr(roles, key):
+            if name not in known:
+                raise ConfigError(f"data.{key}: there is no {name!r}{nearest(name, known)}")
     chosen = Variables.of(
         store.with_roles(forcing=roles.forcing, diagnostic=roles.diagnostic), roles.computed_forcing
     )
@@ -91,6 +100,26 @@ def select_variables(store: Store, config: Config) -> Variables:
         return tuple(name for name in names if name not in roles.drop)
 
     return Variables(kept(chosen.prognostic), kept(chosen.forcing), kept(chosen.diagnostic))
+
+
+def check_dates(store: Store, config: Config) -> None:
+    """The step must be one of the store's, and each window must hold a sample.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    step, inputs = config.data.timestep, config.training.multistep_input
+
+    def check(path: str, value: str, window: tuple[str, str] | None) -> None:
+        try:
+            forecast_starts(store, lead_timedelta(step), inputs, window)
+        except ValueError as error:
+            raise ConfigError(f"{path} = {value}: {error}") from None
+
+    check("data.timestep", step, None)
+    for name in ("training", "validation"):
+        start, end = (window := getattr(config.dataloader, name)).start, window.end
+        check(f"dataloader.{name}", f"{start} to {end}", (start, end))
 
 
 def check_tendencies(store: Store, config: Config) -> None:
@@ -139,7 +168,7 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
         learning_rate=training.lr,
         weight_decay=training.weight_decay,
         warmup_steps=training.warmup_steps,
-        settings=settings.override({"num_steps": config.diagnostics.validation.num_steps}),
+        settings=settings.with_num_steps(config.diagnostics.validation.num_steps),
         validation_members=config.diagnostics.validation.members,
         seed=training.seed,
     )

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from diffusion_lab.inference.devices import choose_devices, deal, starts_on_devices, states_on_devices
+from diffusion_lab.inference.devices import (
+    choose_devices,
+    chunk_for,
+    deal,
+    starts_on_devices,
+    states_on_devices,
+)
 
 START = "2024-12-05"
 FEW = {"noise_scheduler_params": {"num_steps": 2}, "sampler_params": {"S_churn": 0.5}}
@@ -11,6 +17,21 @@ def test_members_are_dealt_in_whole_chunks():
     assert deal([*range(10)], 4, 2) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
     assert deal([*range(10)], 2, 3) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert deal([5, 7], 4, 3) == [[5, 7]]
+
+
+@pytest.mark.parametrize(
+    ("members", "devices", "sizes"),
+    [
+        (50, ["cuda:0", "cuda:1", "cuda:2", "cuda:3"], [13, 13, 13, 11]),
+        (64, ["cuda:0", "cuda:1"], [32, 32]),
+        (200, ["cuda:0", "cuda:1"], [128, 72]),  # as on one device: 64, 64, 64, 8
+        (12, ["cpu", "cpu"], [8, 4]),
+        (3, ["cpu"] * 4, [1, 1, 1]),
+    ],
+)
+def test_no_device_is_left_idle_for_a_large_chunk(members, devices, sizes):
+    shares = deal([*range(members)], chunk_for(members, devices), len(devices))
+    assert [len(share) for share in shares] == sizes
 
 
 def test_two_processes_forecast_what_one_does(checkpoint, forecaster, toy_store):

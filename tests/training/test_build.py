@@ -43,10 +43,29 @@ def test_roles_of_the_config(toy_config, tmp_path, toy_store):
     assert variables.output == ("t850", "msl")
     assert chosen("data.forcing=[msl]", "data.drop=[orography]").forcing[0] == "msl"
     assert "orography" not in chosen("data.drop=[orography]").input
-    with pytest.raises(ConfigError, match=r"data names \['q700'\], but .* has \['t850', 'msl', 'orog"):
+    with pytest.raises(ConfigError, match=r"data.diagnostic: there is no 'q700'; allowed: t850, msl, orog"):
         chosen("data.diagnostic=[q700]")
-    with pytest.raises(ConfigError, match=r"data names \['q700'\]"):
+    with pytest.raises(ConfigError, match=r"data.drop: there is no 'q700'"):
         chosen("data.drop=[q700]")
+    with pytest.raises(
+        ConfigError, match=r"computed_forcing: there is no 'insolatoin'; did you mean 'insolat"
+    ):
+        chosen("data.computed_forcing=[insolatoin]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.timestep=7h"], r"data.timestep = 7h: the forecast step 7h is no multiple of .* frequency 1d"),
+        (
+            ["dataloader.validation.start=1990", "dataloader.validation.end=1991"],
+            r"dataloader.validation = 1990 to 1991: no sample of 2 input states",
+        ),
+    ],
+)
+def test_steps_and_windows_that_the_store_has_not_are_named(toy_config, tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build(toy_config(tmp_path, *overrides))
 
 
 def test_the_model_decides_the_task(toy_config, tmp_path):
@@ -102,6 +121,21 @@ def test_initial_weights_are_taken_where_names_and_shapes_fit(toy_config, tmp_pa
 def test_initial_weights_that_cannot_be_had(toy_config, tmp_path):
     with pytest.raises(ConfigError, match="initial_weights: there is no checkpoint 'nowhere'"):
         build(toy_config(tmp_path, "training.initial_weights=nowhere"))
+
+
+def test_validation_shares_out_its_steps_as_the_sampling_defaults_do(toy_config, tmp_path):
+    def levels(*overrides):
+        return build(toy_config(tmp_path, *overrides)).task.settings.sigmas().tolist()
+
+    node = "model.model.diffusion.inference_defaults.noise_scheduler"
+    others = [f"~{node}.{key}" for key in ("sigma_max", "sigma_min", "rho", "num_steps")]
+    manual = levels(*others, f"{node}.schedule_type=manual", f"{node}.sigmas=[80,10,1]")
+    assert manual == [80, 10, 1, 0]
+    split = [f"~{node}.rho", f"{node}.schedule_type=piecewise", f"{node}.num_steps=20"]
+    split += [f"{node}.num_steps_above=12", "diagnostics.validation.num_steps=10"]
+    piecewise = levels(*split)
+    assert len(piecewise) == 11
+    assert piecewise[6] == pytest.approx(1.0)  # 12 of 20 above the split: 6 of 10
 
 
 def test_normalised_once(toy_config, tmp_path, toy_store):
