@@ -71,6 +71,21 @@ class Throughput(Callback):
         self._since, self._samples = time.monotonic(), 0
 
 
+class Stopwatch(Callback):
+    """Seconds since the training began; kept in the checkpoints, so that those of all sessions add up."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": time.monotonic() - self._began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._began -= state_dict["seconds"]
+
+
 class ProgressBar(TQDMProgressBar):
     """Steps, loss and samples per second; validation runs without a bar of its own."""
 

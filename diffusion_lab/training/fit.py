@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
-from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Throughput
+from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
+
+# What may differ when a run goes on: the kind of device, the processes that read, where files lie.
+_MAY_CHANGE = (
+    "dataloader.num_workers",
+    "system.accelerator",
+    "system.input",
+    "system.output",
+    "system.threads",
+)
 
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
@@ -32,7 +40,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
         callbacks: further ones, such as a `TrainingMonitor`'s.
 
     Returns:
-        Seconds this took, without those before an interruption.
+        Seconds this took, those before interruptions included as far as a checkpoint has kept them.
 
     Raises:
         KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
@@ -43,10 +51,9 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
         torch.set_num_threads(config.system.threads)
     last = folder / "last.ckpt"
     if last.exists() and load_averaged(run) == config.training.max_steps:
-        return 0.0
+        return trained_seconds(last)
     with quiet_lightning():
         trainer = build_trainer(config, folder, callbacks)
-    began = time.monotonic()
     try:
         with quiet_lightning():
             trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -54,7 +61,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
     except SystemExit:
         # Lightning's answer to Ctrl-C; but a notebook wants to go on, and a shell to know.
         raise KeyboardInterrupt from None
-    return time.monotonic() - began
+    return trained_seconds(last)
 
 
 @contextmanager
@@ -101,6 +108,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
         EMAWeightAveraging(decay=config.training.ema_decay, use_buffers=False),
         NoiseLevelLoss(),
         Throughput(),
+        Stopwatch(),
         LearningRateMonitor("step"),
         ModelCheckpoint(
             folder,
@@ -141,10 +149,16 @@ def load_averaged(run: Run) -> int:
     return checkpoint["global_step"]
 
 
+def trained_seconds(checkpoint: Path) -> float:
+    """Seconds of training, over all sessions, behind a checkpoint; 0 if it was made before they were kept."""
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    return states.get(Stopwatch.__name__, {"seconds": 0.0})["seconds"]
+
+
 def _remember(config: Config, folder: Path) -> None:
     """Keep the config beside the run; refuse to go on with another one.
 
-    What may differ is how the run is watched and on which machine it goes on.
+    How the run is watched may differ, and `_MAY_CHANGE`; another number of devices makes another batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, now = folder / "config.yaml", config.model_dump(mode="json", by_alias=True)
@@ -152,9 +166,9 @@ def _remember(config: Config, folder: Path) -> None:
         before = yaml.safe_load(path.read_text())
         changed = [
             f"{group}.{key}"
-            for group in ("data", "dataloader", "graph", "model", "training")
+            for group in ("data", "dataloader", "graph", "model", "training", "system")
             for key in sorted(now[group].keys() | before[group].keys())
-            if now[group].get(key) != before[group].get(key) and key != "num_workers"
+            if now[group].get(key) != before[group].get(key) and f"{group}.{key}" not in _MAY_CHANGE
         ]
         if changed:
             raise ConfigError(

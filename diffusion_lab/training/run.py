@@ -118,14 +118,14 @@ def read_log(folder: Path) -> pd.DataFrame:
 
 def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
     """What a model card says of the training."""
-    loader, training = run.config.dataloader, run.config.training
+    loader, training, system = run.config.dataloader, run.config.training, run.config.system
     return {
         "command": command,
         "data": run.store.path,
         "window": [loader.training.start, loader.training.end],
         "samples": len(run.data.train_set),
         "steps": training.max_steps,
-        "batch_size": loader.batch_size,
+        "batch_size": loader.batch_size * system.devices * system.num_nodes,
         "seed": training.seed,
         "seconds": round(seconds),
         "torch": torch.__version__,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion_lab.training import callbacks
-from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Throughput
+from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_samples_per_second_leave_validation_out(task, monkeypatch):
     step(callback, 3, task, [1.0], [1.0])
     step(callback, 4, task, [1.0], [1.0])  # at 51 s: 8 samples in 1 s
     assert task.logged == [("train/samples_per_s", 4.0), ("train/samples_per_s", 8.0)]
+
+
+def test_seconds_of_all_sessions_add_up(monkeypatch):
+    clock = iter([10.0, 25.0, 100.0, 107.0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
+    kept = Stopwatch().state_dict()
+    assert kept == {"seconds": 15.0}
+    resumed = Stopwatch()
+    resumed.load_state_dict(kept)
+    assert resumed.state_dict() == {"seconds": 22.0}
 
 
 def test_progress_bar_shows_short_names(monkeypatch):

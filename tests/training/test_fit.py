@@ -110,9 +110,13 @@ sys.exit(main(["train", *sys.argv[1:]]))
         [sys.executable, "-c", script, *overrides], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["callbacks"]["Stopwatch"]["seconds"] > 0
+    checkpoint["callbacks"]["Stopwatch"]["seconds"] = 10_000.0  # as if it had taken hours
+    torch.save(checkpoint, tmp_path / "last.ckpt")
     run = build(config(tmp_path))
     assert load_averaged(run) == 3
-    fit(run)
+    assert 10_000 < fit(run) < 10_300
     assert_same_weights(run, uncut[1])
 
 
@@ -123,12 +127,14 @@ def test_the_last_step_is_kept_whatever_the_interval(config, uncut):
 
 
 def test_a_finished_run_keeps_its_weights_and_its_curve(config, uncut, tmp_path):
+    seconds = []
     for interval in (4, 100):  # the second finds the checkpoint of the last step
         run = build(config(tmp_path, f"diagnostics.checkpoint_every_n_steps={interval}"))
-        fit(run)
+        seconds.append(fit(run))
         assert_same_weights(run, uncut[1])
         assert read_log(tmp_path)["train/loss"].dropna().size == 8
         assert draw_training(tmp_path).stat().st_size > 10_000
+    assert seconds[1] == seconds[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,9 @@ def test_a_finished_run_keeps_its_weights_and_its_curve(config, uncut, tmp_path)
         ("data.drop=[msl]", "data.drop"),
         ("~graph.num_nearest", "graph.num_nearest"),
         ("model.model.diffusion.sigma_max=80", "model.model"),
+        ("system.devices=2", "system.devices"),  # twice the batch
+        ("system.num_nodes=2", "system.num_nodes"),
+        ("system.precision=bf16-mixed", "system.precision"),
     ],
 )
 def test_another_config_in_the_same_folder_is_refused(config, uncut, override, named):
@@ -148,7 +157,8 @@ def test_another_config_in_the_same_folder_is_refused(config, uncut, override, n
 
 
 def test_how_a_run_is_watched_may_change(config, uncut, tmp_path):
-    run = build(config(uncut[0], "diagnostics.log_every_n_steps=4", "dataloader.num_workers=0", "name=other"))
+    words = ("diagnostics.log_every_n_steps=4", "dataloader.num_workers=1", "name=other")
+    run = build(config(uncut[0], *words, "system.accelerator=cpu", "system.threads=2"))
     fit(run)
     assert_same_weights(run, uncut[1])
 
