@@ -24,7 +24,7 @@ import xarray as xr
 import yaml
 
 from diffusion_lab.assets import store_path
-from diffusion_lab.data.store import open_store
+from diffusion_lab.data.store import Store, open_store
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.release import save_release
 from diffusion_lab.verification import (
@@ -68,8 +68,7 @@ def publish(
     forecaster = with_defaults(load_forecaster(checkpoint, device), predict_kwargs or {})
     store = open_store(store_path(STORE))
     steps = int(lead_time // forecaster.step)
-    dates = store.dates[np.char.startswith(store.dates.astype(str), YEAR)]
-    starts = spread_out(dates[dates + LEAD_TIME <= store.dates[-1]], STARTS, EVERY)
+    starts = scored_starts(store, lead_time)
     work = checkpoint.parent / "verification"
     forecast, scores = run_protocol(forecaster, starts, steps, MEMBERS, data=store, folder=work / "forecasts")
     save_report(work, forecast, scores, store, title=checkpoint.stem)
@@ -99,6 +98,12 @@ def publish(
     )
     path.with_suffix(".md").write_text(card, encoding="utf-8")
     return path
+
+
+def scored_starts(store: Store, lead_time: np.timedelta64) -> np.ndarray:
+    """The protocol's starts, without those whose truth at `lead_time` lies beyond the store; (start,)."""
+    dates = store.dates[np.char.startswith(store.dates.astype(str), YEAR)]
+    return spread_out(dates[dates + lead_time <= store.dates[-1]], STARTS, EVERY)
 
 
 def with_defaults(forecaster: Forecaster, predict_kwargs: PredictKwargs) -> Forecaster:
@@ -161,13 +166,9 @@ def model_card(
     name: str, release: Mapping[str, Any], size: int, table: str, measured: Sequence[str], search_report: str
 ) -> str:
     """The model card, Markdown, with a table of scores, the sampler search, and the weaknesses found."""
-    training, arguments = release["training"], release["arguments"]
+    training = release["training"]
     passes = training["steps"] * training["batch_size"] / training["samples"]
     kind = "changes over a step" if "Tend" in release["model"] else "states"
-    by_role = {
-        role: ", ".join(v["name"] for v in release["variables"] if v["role"] == role)
-        for role in ("prognostic", "forcing", "diagnostic")
-    }
     return "\n".join(
         [
             f"# {name}",
@@ -175,17 +176,7 @@ def model_card(
             f"`{release['model']}`: an EDM diffusion model of {kind}, {release['step']} a step, on the "
             "example atmosphere (SPEEDY, 64×32 Gaussian grid).",
             "",
-            f"- **Network**: {arguments['processor']} processor, {arguments['num_channels']} channels, "
-            f"{arguments['num_layers']} layers, {arguments['multistep_input']} past states; weights in half "
-            f"precision, {size / 2**20:.1f} MiB.",
-            f"- **Variables**: {by_role['prognostic']}; forcings {by_role['forcing']}.",
-            f"- **Data**: {training['data']}, {training['window'][0]} to {training['window'][1]}, "
-            f"{training['samples']:,} samples.",
-            f"- **Training**: {training['steps']:,} steps of {training['batch_size']}, "
-            f"{training['seconds'] / 60:.0f} min on {training['device']} with {training['threads']} thread, "
-            f"torch {training['torch']}, seed {training['seed']}: `{training['command']}`"
-            + (f"; {training['note']}" if "note" in training else ""),
-            f"- **Sampling defaults**: {release['inference_defaults']}",
+            *_facts(release, size),
             "",
             f"## Scores\n\nProtocol: {release['scores']['protocol']}.",
             "",
@@ -206,6 +197,28 @@ def model_card(
             "",
         ]
     )
+
+
+def _facts(release: Mapping[str, Any], size: int) -> list[str]:
+    """What a checkpoint is and how it was made, an item of a list each."""
+    training, arguments = release["training"], release["arguments"]
+    prognostic, forcing = (
+        ", ".join(v["name"] for v in release["variables"] if v["role"] == role)
+        for role in ("prognostic", "forcing")
+    )
+    return [
+        f"- **Network**: {arguments['processor']} processor, {arguments['num_channels']} channels, "
+        f"{arguments['num_layers']} layers, {arguments['multistep_input']} past states; weights in half "
+        f"precision, {size / 2**20:.1f} MiB.",
+        f"- **Variables**: {prognostic}; forcings {forcing}.",
+        f"- **Data**: {training['data']}, {training['window'][0]} to {training['window'][1]}, "
+        f"{training['samples']:,} samples.",
+        f"- **Training**: {training['steps']:,} steps of {training['batch_size']}, "
+        f"{training['seconds'] / 60:.0f} min on {training['device']} with {training['threads']} thread, "
+        f"torch {training['torch']}, seed {training['seed']}: `{training['command']}`"
+        + (f"; {training['note']}" if "note" in training else ""),
+        f"- **Sampling defaults**: {release['inference_defaults']}",
+    ]
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import xarray as xr
 from diffusion_lab.assets import checkpoints, store_path
 from diffusion_lab.data import open_store
 from diffusion_lab.inference import load_forecaster
-from diffusion_lab.training.publish import as_dict, measured_weaknesses, with_defaults
+from diffusion_lab.training.publish import as_dict, measured_weaknesses, scored_starts, with_defaults
 
 
 def test_found_settings_become_the_defaults():
@@ -17,6 +17,17 @@ def test_found_settings_become_the_defaults():
     assert forecaster.settings.as_dict() != tuned.settings.as_dict()
     with pytest.raises(ValueError, match="num_step"):
         with_defaults(forecaster, {"noise_scheduler_params": {"num_step": 7}})
+
+
+@pytest.mark.parametrize(("days", "number"), [(1, 26), (5, 26), (20, 25), (40, 24)])
+def test_the_store_holds_the_truth_of_all_that_is_scored(days, number):
+    store = open_store(store_path("example"))
+    lead_time = np.timedelta64(days, "D")
+    starts = scored_starts(store, lead_time)
+    assert len(starts) == number
+    assert starts[0] == np.datetime64("2025-01-01")
+    assert set(np.diff(starts)) == {np.timedelta64(14, "D")}
+    assert starts[-1] + lead_time <= store.dates[-1]
 
 
 @pytest.fixture
