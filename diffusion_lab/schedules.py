@@ -243,14 +243,6 @@ class LogUniform:
         return _as_levels(self.sigma_max * (self.sigma_min / self.sigma_max) ** u, batch, ensemble)
 
 
-LEVEL_DISTRIBUTIONS: dict[str, type] = {
-    "karras": KarrasUniform,
-    "lognormal": LogNormal,
-    "loguniform": LogUniform,
-}
-"""Training level distributions by the name configs use."""
-
-
 def _karras_quantile(u: Tensor, sigma_max: float, sigma_min: float, rho: float) -> Tensor:
     """σ at u ∈ [0, 1]: (σmax^(1/ρ) + u (σmin^(1/ρ) − σmax^(1/ρ)))^ρ."""
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
