@@ -325,20 +325,9 @@ def create_speedy_store(
         )
     training = fields.sel(time=slice(*period(start, statistics_end)))
     steps = {name: power_of_two(0.01 * float(training[name].diff("time").std())) for name in variables}
-    latitudes, longitudes = (
-        grid.ravel() for grid in np.meshgrid(fields.latitude.values, fields.longitude.values, indexing="ij")
-    )
-    about = [Variable(name, ATTRIBUTES[name][1], long_name=ATTRIBUTES[name][0]) for name in variables]
-    about += [
-        Variable(name, ATTRIBUTES[name][1], "forcing", ATTRIBUTES[name][0], constant_in_time=True)
-        for name in SURFACE
-    ]
-    about += [
-        Variable(name, "1", "forcing", constant_in_time=name in CONSTANT_FORCINGS, computed_forcing=True)
-        for name in FORCINGS
-    ]
+    latitudes, longitudes = _cells(fields)
     metadata = StoreMetadata(
-        variables=about,
+        variables=_described(variables),
         dates=dates,
         latitudes=latitudes,
         longitudes=longitudes,
@@ -352,16 +341,37 @@ def create_speedy_store(
         },
     )
 
-    def read(block: slice) -> np.ndarray:
-        """Return (time, variable, cell) for a block of dates."""
-        chosen, cells = fields.isel(time=block).load(), len(latitudes)
-        columns = [round_to(chosen[name].values.reshape(-1, cells), steps[name]) for name in variables]
-        constants = [chosen[name].values.reshape(1, cells) for name in SURFACE]
-        computed = [compute_forcing(name, dates[block], latitudes, longitudes) for name in FORCINGS]
-        forcings = [round_to(field, FORCING_STEP) for field in (*constants, *computed)]
-        return np.stack(columns + [np.broadcast_to(field, columns[0].shape) for field in forcings], axis=1)
+    return create_store(out, metadata, lambda block: _stored_fields(fields.isel(time=block).load(), steps))
 
-    return create_store(out, metadata, read)
+
+def _described(prognostic: Sequence[str]) -> list[Variable]:
+    """The store's variables: those that are predicted, the surface, the computed forcings."""
+    about = [Variable(name, ATTRIBUTES[name][1], long_name=ATTRIBUTES[name][0]) for name in prognostic]
+    about += [
+        Variable(name, ATTRIBUTES[name][1], "forcing", ATTRIBUTES[name][0], constant_in_time=True)
+        for name in SURFACE
+    ]
+    return about + [
+        Variable(name, "1", "forcing", constant_in_time=name in CONSTANT_FORCINGS, computed_forcing=True)
+        for name in FORCINGS
+    ]
+
+
+def _cells(fields: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes of the cells, (cell,) degrees, in the order of the flattened fields."""
+    mesh = np.meshgrid(fields.latitude.values, fields.longitude.values, indexing="ij")
+    return mesh[0].ravel(), mesh[1].ravel()
+
+
+def _stored_fields(fields: xr.Dataset, steps: dict[str, float]) -> np.ndarray:
+    """(time, variable, cell) in the order of `_described`, the prognostic ones rounded to their steps."""
+    latitudes, longitudes = _cells(fields)
+    dates, cells = fields.time.values.astype("datetime64[s]"), len(latitudes)
+    columns = [round_to(fields[name].values.reshape(-1, cells), step) for name, step in steps.items()]
+    constants = [fields[name].values.reshape(1, cells) for name in SURFACE]
+    computed = [compute_forcing(name, dates, latitudes, longitudes) for name in FORCINGS]
+    forcings = [round_to(field, FORCING_STEP) for field in (*constants, *computed)]
+    return np.stack(columns + [np.broadcast_to(field, columns[0].shape) for field in forcings], axis=1)
 
 
 def simulated_until(workdir: str | Path) -> np.datetime64:

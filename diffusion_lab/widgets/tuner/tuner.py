@@ -36,22 +36,18 @@ class SamplerTuner(Pictured, VBox):
     """A trained forecaster's sampler under your hands, in a notebook, as an app, or in a script.
 
     Every setting is sampled with the same noise, so what changes is what you changed. The first members are
-    shown as soon as they are ready, the others refine the picture; a newer setting ends an older one's run
-    between two network calls.
+    shown early, the others refine the picture; a newer setting ends an older one's run.
 
     Args:
         checkpoint: a released name, the path of your own, or a loaded forecaster, as of `from_anemoi`.
         device: "cpu", "cuda", …
         data: an open store, its path or name, to start forecasts from; None for the checkpoint's own.
-        members_per_call: members in one network call; None for a choice by the device. Results equal those of
-            `Forecaster.forecast` with this number bit for bit.
-        compile: spend a quarter of a minute or more before the first forecast, so that all later ones take a
-            third less; as of `load_forecaster`.
+        members_per_call: as of `Forecaster.forecast`, which with this number gives the same bits.
+        compile: as of `load_forecaster`: the first forecast takes long, all later ones a third less.
         settings: first values of controls, such as `sigma_max=90.0`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        KeyError, ValueError: as `set`.
+        FileNotFoundError, KeyError, ValueError: there is no such checkpoint; as `set`.
     """
 
     def __init__(
