@@ -93,6 +93,7 @@ class QuickChart(Chart):
         super().__init__(width, height)
         self.figure.set_dpi(1.5 * PIXELS_PER_INCH)  # sharp where the page is wide or the screen fine
         self._canvas = FigureCanvasAgg(self.figure)
+        self.figure.set_layout_engine("none")  # a style sheet may ask for one; the axes have their place
         self.ax = self.figure.add_axes(place)
         dress(self.ax)
         self._ground: Any = None

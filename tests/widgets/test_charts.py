@@ -2,6 +2,7 @@ import base64
 import io
 import threading
 
+import matplotlib
 import numpy as np
 import pytest
 from ipywidgets import HTML
@@ -122,3 +123,11 @@ def test_a_quick_chart_shows_what_the_whole_figure_would():
     draws.clear()
     shown("blue", [2, 2, 2], True)
     assert not draws  # neither limits nor colours have changed: the axes are not drawn again
+
+
+def test_a_style_that_lays_figures_out_does_not_disturb_a_quick_chart(recwarn):
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}):
+        chart = QuickChart(3, 2, lambda ax: ax.set(xlabel="x"))
+        chart.draw(lambda ax: ax.plot([0, 1]), lambda ax: None)
+    assert [str(warning.message) for warning in recwarn] == []
+    assert tuple(chart.ax.get_position().bounds) == pytest.approx((0.19, 0.19, 0.77, 0.69))
