@@ -15,7 +15,7 @@ def stores() -> dict[str, Path]:
 
 def checkpoints() -> dict[str, Path]:
     """Released checkpoints by name."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def store_path(name: str) -> str:
