@@ -167,8 +167,8 @@ class Pictured:
         """One line that depends on the widget's settings and results alone: no durations, no identities."""
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(include=include, exclude=exclude)
         bundle["text/plain"] = self.summary()
         bundle["image/png"] = base64.b64encode(png(self.figure())).decode()
         return bundle

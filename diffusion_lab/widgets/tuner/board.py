@@ -11,7 +11,7 @@ from diffusion_lab.plots.style import pretty_units
 from diffusion_lab.widgets.tuner.charts import colour
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.session import Frame
-from diffusion_lab.widgets.tuner.setting import Setting
+from diffusion_lab.widgets.tuner.setting import Setting, flat
 
 STYLE = """<style>
 .dl-tuner .dl-group { font-weight: 600; line-height: 20px;
@@ -109,8 +109,7 @@ def _score(key: str, value: float, before: float | None) -> str:
 
 def describe(setting: Setting, defaults: Mapping[str, Any]) -> str:
     """What a setting's sampler is given that the checkpoint's defaults are not."""
-    kwargs = setting.predict_kwargs
-    given = {**kwargs["noise_scheduler_params"], **kwargs["sampler_params"]}
+    given = flat(setting.predict_kwargs)
     other = {name: value for name, value in given.items() if value != defaults.get(name)}
     words = (
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -19,7 +19,7 @@ from diffusion_lab.samplers import SAMPLERS
 from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.schedules import SCHEDULES
 from diffusion_lab.widgets.panel import geometric
-from diffusion_lab.widgets.tuner.setting import Setting
+from diffusion_lab.widgets.tuner.setting import Setting, flat
 
 _WIDTH = {"layout": {"width": "304px"}, "style": {"description_width": "82px"}}
 _GROUPS = {
@@ -114,10 +114,7 @@ class Controls(VBox):
             self._showing = False
 
     def _grey(self, setting: Setting) -> None:
-        used = {
-            **setting.predict_kwargs["noise_scheduler_params"],
-            **setting.predict_kwargs["sampler_params"],
-        }
+        used = flat(setting.predict_kwargs)
         for name in ("rho", "S_churn", "S_min", "S_max", "S_noise"):
             self.widgets[name].disabled = name not in used
         limit = GAMMA_MAX * setting.num_steps

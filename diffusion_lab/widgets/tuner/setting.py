@@ -135,11 +135,14 @@ def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, A
     }
     found = Path(checkpoints().get(checkpoint, checkpoint)).with_suffix(".predict_kwargs.yaml")
     if found.is_file():
-        kwargs = yaml.safe_load(found.read_text())["predict_kwargs"]
-        presets["searched optimum"] = presets["checkpoint's defaults"] | _plain(
-            {**kwargs["noise_scheduler_params"], **kwargs["sampler_params"]}
-        )
+        searched = yaml.safe_load(found.read_text())["predict_kwargs"]
+        presets["searched optimum"] = presets["checkpoint's defaults"] | _plain(flat(searched))
     return presets
+
+
+def flat(predict_kwargs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The options of the schedule, then those of the sampler, in one dictionary: no name is in both."""
+    return {**predict_kwargs["noise_scheduler_params"], **predict_kwargs["sampler_params"]}
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -203,9 +203,8 @@ class SamplerTuner(Pictured, VBox):
     def summary(self) -> str:
         """The setting, in a line."""
         setting = self.setting
-        kwargs = setting.predict_kwargs
-        given = {**kwargs["sampler_params"], **kwargs["noise_scheduler_params"]}
-        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        groups = (setting.predict_kwargs[key] for key in ("sampler_params", "noise_scheduler_params"))
+        options = ", ".join(f"{name}={value!r}" for group in groups for name, value in group.items())
         where = (
             f"{Path(setting.checkpoint).stem}, {setting.date}, {setting.steps} × {setting.members} members"
         )
@@ -241,10 +240,10 @@ class SamplerTuner(Pictured, VBox):
         self.pictures.at.observe(lambda change: self._guard(self._show_film), "value")
         self.pictures.canvases["truth"].observe(lambda change: self._guard(self._draw_all), "dark")
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if self._asked is None:
             self._sample()
-        return super()._repr_mimebundle_(**kwargs)
+        return super()._repr_mimebundle_(include, exclude)
 
     # From a moved control to new pictures.
 
