@@ -52,6 +52,11 @@ def the_tuner_answers(page, folder):
     assert float(driving.readout(page, "sigma_max")) < float(dragged_from)
     assert driving.look(truth) == before[1]
 
+    film = page.locator(".dl-field", has_text="D(y; σ").locator("canvas.dl-map")
+    last = driving.look(film)
+    driving.press(page, "solver step", "Home")
+    driving.wait_for_change(film, last)
+
     driving.press(page, "num_steps", "End")
     click(page, "Stop")
     wait_for_status(page, "stopped")

@@ -229,6 +229,17 @@ def test_stop_stops_at_the_next_network_call(tuner, monkeypatch):
     assert "stopped" in tuner.toolbar.status.value and tuner.result is None
 
 
+def test_the_film_rests_at_its_end_however_quick_it_was(tuner):
+    """Steps that come faster than a page draws are left out; so are all of a result that was kept."""
+    tuner.sampling._min_interval = 1e9  # the first frame is shown, and the result
+    for num_steps in (4, 6, 4):
+        tuner.set(num_steps=num_steps).run(WAIT)
+        result, pictures = tuner.session.result(tuner.setting), tuner.pictures
+        assert pictures.at.value == pictures.at.max == pictures.play.value == num_steps
+        last = result.film[-1, -1, :, result.variables.index(pictures.variable.value)]
+        np.testing.assert_array_equal(pictures.canvases["film"].values, result.place.raster(last))
+
+
 def test_the_film_shows_each_answer_of_the_denoiser(tuner):
     frames = list(tuner.session.run(tuner.setting))
     sigmas = load_forecaster(tuner.setting.checkpoint).settings.sigmas()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from ipywidgets import HTML, Dropdown, GridBox, HBox, IntSlider, Play, VBox, jslink
+from ipywidgets import HTML, Dropdown, GridBox, HBox, IntSlider, Play, VBox, jsdlink
 from matplotlib.axes import Axes
 
 from diffusion_lab.plots.style import DIFFERENCE, SPREAD
@@ -46,7 +46,8 @@ class Pictures(VBox):
         self.member = IntSlider(description="member", min=0, max=0, **_chooser(200))
         self.at = IntSlider(description="solver step", min=1, max=1, layout={"width": "220px"})
         self.play = Play(min=1, max=1, interval=150, show_repeat=False)
-        jslink((self.play, "value"), (self.at, "value"))
+        # One way: linked both ways, the page answers each step of a run with the one before, and may win.
+        jsdlink((self.play, "value"), (self.at, "value"))
         film = HBox([HTML("<b>denoising film</b>"), self.play, self.at], layout={"align_items": "center"})
         choice = HBox([self.variable, self.lead, self.member], layout={"flex_flow": "row wrap"})
         maps, below = (GridBox(list(shown.values()), layout=_GRID) for shown in (self.canvases, self.charts))
@@ -110,11 +111,17 @@ class Pictures(VBox):
     def show_frame(self, frame: Frame, place: Place, variables: Sequence[str], units: str) -> None:
         """Draw the denoiser's newest answer."""
         self.at.max = self.play.max = frame.num_steps
-        self.at.value = self.play.value = (
-            frame.step
-        )  # their link would take a page that loads back to the first
+        self.at.value = frame.step
         field = frame.denoised[:, list(variables).index(self.variable.value)]
         self._put_film(place, field, units, frame.sigma)
+
+    def rest(self, result: Result) -> None:
+        """Stay at the end of a finished film, of which quick steps were not shown, or none of a kept one."""
+        steps = result.film.shape[1]
+        self.at.max = self.play.max = steps
+        # Also of the player, whose link would take a page that loads back to the first step.
+        self.at.value = self.play.value = steps
+        self.show_film(result, steps)
 
     def _put_film(self, place: Place, field: np.ndarray, units: str, sigma: float) -> None:
         known = [c for c in (self.canvases["truth"], self.canvases["mean"]) if np.isfinite(c.values).any()]

@@ -338,6 +338,7 @@ class SamplerTuner(Pictured, VBox):
             self._current = frame.result
             self._draw_result()
         if frame.result is not None and frame.result.finished:
+            self.pictures.rest(frame.result)
             again = "" if frame.seconds else " (kept)"
             calls = (
                 f"{frame.calls} network calls"
