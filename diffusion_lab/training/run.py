@@ -62,13 +62,14 @@ def train(config: Config, command: str) -> None:
 def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
     """Forecast from starts spread over the test window, print the score table, draw the pictures."""
     evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
+    forecaster = load_forecaster(checkpoint)
     forecast = verification.forecast_starts(
-        load_forecaster(checkpoint),
+        forecaster,
         evaluation_starts(run),
         evaluation.steps,
         evaluation.members,
         data=run.store,
-        noise_scheduler_params={"num_steps": evaluation.num_steps},
+        noise_scheduler_params=forecaster.settings.with_num_steps(evaluation.num_steps).noise_scheduler,
         progress=run.config.diagnostics.progress_bar,
     )
     scores = verification.score(forecast, run.store)

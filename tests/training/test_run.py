@@ -1,8 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
+from rich.console import Console
 
 from diffusion_lab.config import ConfigError
+from diffusion_lab.inference import SamplingSettings
+from diffusion_lab.training import run as module
 from diffusion_lab.training.build import build
-from diffusion_lab.training.run import train, training_facts
+from diffusion_lab.training.run import evaluate, train, training_facts
 
 
 def test_a_test_window_without_data_is_refused_before_the_training(toy_config, tmp_path):
@@ -19,3 +24,22 @@ def test_a_test_window_without_data_is_refused_before_the_training(toy_config, t
 def test_the_batch_of_a_model_card_is_that_of_all_devices(toy_config, tmp_path):
     run = build(toy_config(tmp_path, "dataloader.batch_size=3", "system.devices=4", "system.num_nodes=2"))
     assert training_facts(run, "", 1.0)["batch_size"] == 24
+
+
+def test_a_model_with_levels_given_one_by_one_is_evaluated_with_them(toy_config, tmp_path, monkeypatch):
+    """Of such a schedule no number of steps can be asked for."""
+    schedule, asked = {"schedule_type": "manual", "sigmas": [80.0, 10.0, 1.0]}, {}
+
+    class Asked(Exception):
+        pass
+
+    def forecast_starts(*_, **options):
+        asked.update(options)
+        raise Asked
+
+    settings = SamplingSettings(noise_scheduler=schedule)
+    monkeypatch.setattr(module, "load_forecaster", lambda _: SimpleNamespace(settings=settings))
+    monkeypatch.setattr(module.verification, "forecast_starts", forecast_starts)
+    with pytest.raises(Asked):
+        evaluate(build(toy_config(tmp_path)), tmp_path / "toy.safetensors", Console())
+    assert settings.override(asked["noise_scheduler_params"]).sigmas().tolist() == [80, 10, 1, 0]
