@@ -209,6 +209,12 @@ def test_what_a_group_of_your_own_leaves_out_is_as_shipped(tmp_path):
     assert validate(compose(["~training.lr"])).training.lr == 1e-3
 
 
+@pytest.mark.parametrize("override", ["model.model=3", "model.model.diffusion=7"])
+def test_a_value_in_place_of_a_group_is_an_error_of_the_config(override):
+    with pytest.raises(ConfigError, match=f"node `{override[:-2]}` is not a container"):
+        validate(compose([override]))
+
+
 def test_targets_are_called_with_their_keys():
     node = {"_target_": "diffusion_lab.objectives.DiffusionObjective", "sigma_max": 5.0}
     objective = instantiate(node, sigma_data=0.5)

@@ -93,8 +93,9 @@ def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
             own[key] = value
         elif is_target(value) or key == "datasets":
             # The keys of a class are its own, as are the names of datasets.
-            if is_target(value) and isinstance(value.get("diffusion"), dict):  # but every model has these
-                own[key]["diffusion"] = value["diffusion"] | own[key].get("diffusion", {})
+            given = own[key].get("diffusion") if is_target(value) and isinstance(own[key], dict) else None
+            if isinstance(given, dict):  # but every model has these
+                own[key]["diffusion"] = value["diffusion"] | given
         elif isinstance(value, dict) and isinstance(own[key], dict):
             _fill(own[key], value)
 
