@@ -35,34 +35,28 @@ def test_no_device_is_left_idle_for_a_large_chunk(members, devices, sizes):
 
 
 def test_two_processes_forecast_what_one_does(checkpoint, forecaster, toy_store):
-    """Members and starts over two processes: bit-equal, churn and all, since the chunks are the same."""
-    members = range(5)
+    """Bit-equal, churn and all, where the chunks are the same; in others only products round otherwise."""
     options = {"seed": 3, "data": toy_store.path, **FEW}
-    alone = list(forecaster.states(START, 2, members, members_per_call=2, **options))
-    spread = list(
-        states_on_devices(checkpoint, ["cpu", "cpu"], START, 2, members, members_per_call=2, **options)
-    )
-    np.testing.assert_array_equal(np.stack(spread), np.stack(alone))
-
-    starts = [np.datetime64(START), np.datetime64("2024-12-20"), np.datetime64("2025-01-01")]
-    forecasts = starts_on_devices(checkpoint, ["cpu", "cpu"], starts, 2, range(2), **options)
-    for start, states in zip(starts, forecasts, strict=True):
-        alone = forecaster.states(start, 2, range(2), **options)
-        np.testing.assert_array_equal(np.stack(list(states)), np.stack(list(alone)))
-
-
-def test_other_chunks_round_differently_only(checkpoint, forecaster, toy_store):
-    """Noise is bit-equal whatever the chunks, so only the rounding of matrix products is left."""
-    options = {"seed": 3, "data": toy_store.path, **FEW}
-    alone = np.stack(list(forecaster.states(START, 2, range(5), members_per_call=5, **options)))
     spread = states_on_devices(checkpoint, ["cpu"] * 2, START, 2, range(5), members_per_call=2, **options)
-    np.testing.assert_allclose(np.stack(list(spread)), alone, rtol=1e-5, atol=1e-5 * alone.std())
+    spread = np.stack(list(spread))
+    chunks, at_once = (
+        np.stack(list(forecaster.states(START, 2, range(5), members_per_call=n, **options))) for n in (2, 5)
+    )
+    np.testing.assert_array_equal(spread, chunks)
+    np.testing.assert_allclose(spread, at_once, rtol=1e-5, atol=1e-5 * at_once.std())
 
 
-def test_an_error_of_a_process_is_told_here(checkpoint, toy_store):
-    states = states_on_devices(checkpoint, ["cpu"], "2030-01-01", 1, range(2), data=toy_store.path)
+def test_starts_are_dealt_to_two_processes_and_an_error_is_told_in_its_place(
+    checkpoint, forecaster, toy_store
+):
+    starts = np.array([START, "2024-12-20", "2025-01-01", "2030-01-01"], "datetime64[s]")
+    options = {"seed": 3, "data": toy_store.path, **FEW}
+    forecasts = starts_on_devices(checkpoint, ["cpu"] * 2, starts, 2, range(2), **options)
+    for start in starts[:-1]:
+        states, alone = next(forecasts), forecaster.states(start, 2, range(2), **options)
+        np.testing.assert_array_equal(np.stack(list(states)), np.stack(list(alone)))
     with pytest.raises(KeyError, match="2030-01-01"):
-        next(states)
+        next(next(forecasts))
 
 
 def test_devices_are_counted():
