@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor,
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
@@ -98,8 +99,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Lightning's trainer, counting in steps: there is one epoch, as long as the training."""
-    diagnostics = config.diagnostics
+    """Lightning's trainer, counting in steps: there is one epoch, as long as the training.
+
+    Raises:
+        ConfigError: the machine lacks the accelerator, or has fewer devices.
+    """
+    diagnostics, system = config.diagnostics, config.system
     # Each session, first or resumed, logs to a folder of its own: version_0, version_1, …
     loggers: list[Any] = [CSVLogger(folder, name="csv")]
     if diagnostics.tensorboard:
@@ -121,25 +126,32 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
     if diagnostics.progress_bar:
         own.append(ProgressBar())
     steps = config.training.max_steps
-    return Trainer(
-        accelerator=config.system.accelerator,
-        devices=config.system.devices,
-        num_nodes=config.system.num_nodes,
-        use_distributed_sampler=False,  # `StepSampler` deals the samples out
-        precision=config.system.precision,
-        max_steps=steps,
-        val_check_interval=min(diagnostics.validation.every_n_steps, steps),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=min(diagnostics.log_every_n_steps, steps),
-        gradient_clip_val=config.training.gradient_clip,
-        enable_progress_bar=diagnostics.progress_bar,
-        enable_model_summary=False,
-        callbacks=[*own, *callbacks],
-        plugins=[WholeCheckpoints()],
-        logger=loggers,
-        default_root_dir=folder,
-    )
+    try:
+        return Trainer(
+            accelerator=system.accelerator,
+            devices=system.devices,
+            num_nodes=system.num_nodes,
+            use_distributed_sampler=False,  # `StepSampler` deals the samples out
+            precision=system.precision,
+            max_steps=steps,
+            val_check_interval=min(diagnostics.validation.every_n_steps, steps),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(diagnostics.log_every_n_steps, steps),
+            gradient_clip_val=config.training.gradient_clip,
+            enable_progress_bar=diagnostics.progress_bar,
+            enable_model_summary=False,
+            callbacks=[*own, *callbacks],
+            plugins=[WholeCheckpoints()],
+            logger=loggers,
+            default_root_dir=folder,
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(
+            f"system.accelerator = {system.accelerator} with system.devices = {system.devices}: "
+            f"{' '.join(str(error).split())} Take system.accelerator=auto, which is what the machine has, "
+            "or fewer system.devices"
+        ) from None
 
 
 def load_averaged(run: Run) -> int:

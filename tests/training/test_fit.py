@@ -163,6 +163,13 @@ def test_how_a_run_is_watched_may_change(config, uncut, tmp_path):
     assert_same_weights(run, uncut[1])
 
 
+def test_a_machine_without_the_accelerator_is_one_message(config, tmp_path):
+    message = r"system\.accelerator = cuda with system\.devices = 1: .* Take system\.accelerator=auto"
+    with pytest.raises(ConfigError, match=message) as raised:
+        fit(build(config(tmp_path, "system.accelerator=cuda")))
+    assert "\n" not in str(raised.value)
+
+
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(config, tmp_path, monkeypatch):
     """Killed while it writes a checkpoint, a run must still have the one before."""
     checkpoint_io = build_trainer(config(tmp_path), tmp_path).strategy.checkpoint_io
