@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from diffusion_lab.plots.style import BLACK, LINES, YELLOW, level_axis, tidy
@@ -31,6 +32,10 @@ def training_curves(
     _line_without_gaps(ax, steps, loss, color=BLACK, linewidth=2, label="all levels")
     tidy(ax)
     ax.set_yscale("log")
+    # Losses fall from 1 by less than a decade: plain numbers, several in each.
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("optimiser step")
     ax.set_ylabel("weighted loss [–]")
     ax.legend(frameon=False, fontsize="small", title="noise level σ" if by_level else None)

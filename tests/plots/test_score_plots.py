@@ -159,6 +159,7 @@ def test_training_curves_leave_out_what_was_not_logged(ax):
     assert drawn(ax) == {"0.02–1": [4.0, 2.0], "all levels": [3.0, 1.0]}
     assert list(ax.lines[1].get_xdata()) == [0, 20]
     assert ax.get_yscale() == "log"
+    assert {"1", "2", "3"} <= {label.get_text() for label in ax.get_yticklabels()}  # no powers of ten
 
 
 def test_schedule_ends_at_the_foot_of_the_axis(ax):
