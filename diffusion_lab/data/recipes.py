@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import numpy as np
@@ -209,7 +210,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no valid YAML: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{file}:\n{error}") from error
+        raise ValueError(f"{file}:\n{indent(str(error), '  ')}") from error
 
 
 def parse_recipe(content: Any) -> Recipe:
@@ -224,5 +225,5 @@ def parse_recipe(content: Any) -> Recipe:
         lines = []
         for problem in error.errors():
             place = ".".join(map(str, problem["loc"])) or "recipe"
-            lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
         raise ValueError("\n".join(lines)) from None
