@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
 from diffusion_lab.models.feed_forward import feed_forward
-from diffusion_lab.models.normalization import ConditionalLayerNorm, centred, head_norm
+from diffusion_lab.models.normalization import ConditionalLayerNorm, centred, normed_heads
 from diffusion_lab.models.self_attention import self_attention
 
 
@@ -20,23 +20,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        return x + feed_forward(self.norm(x, cond), self.expand, self.contract)
+        return feed_forward(self.norm(x, cond), x, self.expand, self.contract)
 
 
 class QKNorm(nn.Module):
-    """Layer norm of queries and keys per head: bounds the attention logits (Henry et al. 2020).
-
-    Queries and keys come from maps that are `centred` already.
-    """
+    """Gains of the layer norm of queries and keys per head: it bounds the logits (Henry et al. 2020)."""
 
     def __init__(self, head_channels: int) -> None:
         super().__init__()
         self.query = nn.LayerNorm(head_channels, bias=False)
         self.key = nn.LayerNorm(head_channels, bias=False)
-
-    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalise query and key, each (…, head channel)."""
-        return head_norm(query, self.query.weight), head_norm(key, self.key.weight)
 
 
 class TransformerBlock(nn.Module):
@@ -61,8 +54,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
         qkv = functional.linear(self.norm(x, cond), *centred(self.query_key_value, 2, self.heads))
-        query, key, value = qkv.unflatten(-1, (3, *self.heads)).unbind(2)
-        query, key = self.qk_norm(query, key)
+        gains = self.qk_norm.query.weight, self.qk_norm.key.weight
+        query, key, value = normed_heads(qkv, self.heads, *gains)
         out = self_attention(query, key, value)
         return self.mlp(x + self.projection(out.flatten(2)), cond)
 
@@ -119,10 +112,10 @@ class GraphTransformerBlock(nn.Module):
         """
         normed = self.norm(x, cond)
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
-        query = functional.linear(normed, *centred(self.query, 1, self.heads)).unflatten(-1, self.heads)
+        query = functional.linear(normed, *centred(self.query, 1, self.heads))
         key_value = functional.linear(normed_source, *centred(self.key_value, 1, self.heads))
-        key, value = key_value.unflatten(-1, (2, *self.heads)).unbind(2)
-        query, key = self.qk_norm(query, key)
+        (query,) = normed_heads(query, self.heads, self.qk_norm.query.weight)
+        key, value = normed_heads(key_value, self.heads, self.qk_norm.key.weight)
         out = neighbour_attention(query, key, value, self.edge(edge_attr).unflatten(-1, self.heads), nb)
         return self.mlp(x + self.projection(out.flatten(2)), cond)
 

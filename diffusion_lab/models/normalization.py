@@ -39,8 +39,11 @@ class ConditionalLayerNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Normalise x (sample, node, channel) given cond (sample, condition); returns the shape of x."""
+        gain, bias = 1 + self.scale(cond), self.bias(cond)
+        if not runs_plain(x):
+            return _LayerNorm.apply(x.contiguous(), gain, bias)
         normalised = functional.layer_norm(x, self.normalized_shape)
-        out = torch.addcmul(self.bias(cond)[:, None], normalised, 1 + self.scale(cond)[:, None])
+        out = torch.addcmul(bias[:, None], normalised, gain[:, None])
         return out.type_as(x) if self.autocast else out
 
 
@@ -48,7 +51,7 @@ def centred(linear: nn.Linear, num_parts: int, heads: tuple[int, int]) -> tuple[
     """Weight and bias of `linear` such that its first parts have mean 0 over the channels of each head.
 
     Taking the mean away is linear, and costs next to nothing on the weights; what is left of the layer norm
-    of the outputs is `head_norm`.
+    of the outputs is in `normed_heads`.
 
     Args:
         linear: its outputs are (part, head, channel).
@@ -63,51 +66,96 @@ def centred(linear: nn.Linear, num_parts: int, heads: tuple[int, int]) -> tuple[
     return answer[0], answer[1]
 
 
-def head_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """Divide x by √(mean of x² + ε) over its channels, times weight: the layer norm of an x with mean 0.
+def normed_heads(x: Tensor, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
+    """Split x into parts, and divide the first by √(mean of x² + ε) over the channels of each head.
+
+    That is the layer norm of parts with mean 0, as come from a `centred` map.
 
     Args:
-        x: (sample, node, head, channel).
-        weight: (channel,).
+        x: (sample, node, part·head·channel).
+        heads: number of heads, channels of each.
+        gains: (channel,) of each part that is normed, and multiplied by it; further parts stay as they are.
 
     Returns:
-        The shape of x.
+        The parts, each (sample, node, head, channel).
     """
-    if runs_plain(x):
-        return functional.rms_norm(x, weight.shape, weight.to(x.dtype), EPS)
-    return _HeadNorm.apply(x, weight)
+    if not runs_plain(x):
+        return _NormedHeads.apply(x, heads, *gains)
+    parts = x.unflatten(-1, (-1, *heads)).unbind(2)
+    normed = [
+        functional.rms_norm(part, gain.shape, gain.to(x.dtype), EPS)
+        for part, gain in zip(parts, gains, strict=False)
+    ]
+    return *normed, *parts[len(gains) :]
 
 
-class _HeadNorm(torch.autograd.Function):
-    """Sums over the few channels of a head, and the way back, as products with ones: a third of the time."""
+class _LayerNorm(torch.autograd.Function):
+    """LN(x)·gain + bias in float32 on the CPU: x (sample, node, channel), gain and bias (sample, channel)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        rows, ones = x.flatten(2).flatten(0, 1), _ones(x)
-        mean = torch.mm(rows.square(), ones).div_(len(weight))
-        scale = mean.add_(EPS).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
-        return torch.mm(scale, _gains(ones, weight).T).mul_(rows).view(x.shape)
+    def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        from diffusion_lab.models import kernels
+
+        if len(gain) != len(x):
+            raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
+        out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
+        kernels.run(kernels.layer_norm, x.shape[:2].numel(), x, gain, bias, out, statistics)
+        ctx.save_for_backward(x, gain, statistics)
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        # y = x r w with r = (mean x² + ε)^(−1/2): ∂x = ∂y w r − x r³ Σ(∂y w x) / channels, ∂w = Σ ∂y x r.
-        x, weight, scale = ctx.saved_tensors
-        rows, grads, ones = x.flatten(2).flatten(0, 1), grad.flatten(2).flatten(0, 1), _ones(x)
-        gains, product = _gains(ones, weight), grads * rows
-        sums = torch.mm(product, gains).mul_(scale.pow(3)).div_(len(weight))
-        grad_rows = torch.mm(scale, gains.T).mul_(grads)
-        grad_rows.addcmul_(rows, torch.mm(sums, ones.T), value=-1)
-        of_heads = torch.mm(product.T, scale).view(*x.shape[2:], x.shape[2])  # each head's, by each head's r
-        return grad_rows.view(x.shape), of_heads.diagonal(dim1=0, dim2=2).sum(1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        from diffusion_lab.models import kernels
+
+        x, gain, statistics = ctx.saved_tensors
+        blocks = -(-x.shape[1] // kernels.ROWS)
+        grad_x, sums = torch.empty_like(x), x.new_empty(2, len(x), blocks, x.shape[2])
+        arguments = (x, gain, statistics, grad.contiguous(), grad_x, *sums)
+        kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments)
+        return grad_x, *sums.sum(2)
 
 
-def _ones(x: Tensor) -> Tensor:
-    """(head·channel, head): 1 where the channel is of the head."""
-    return torch.eye(x.shape[2], dtype=x.dtype).repeat_interleave(x.shape[3], 0)
+class _NormedHeads(torch.autograd.Function):
+    """`normed_heads` in float32 on the CPU."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
+        from diffusion_lab.models import kernels
 
-def _gains(ones: Tensor, weight: Tensor) -> Tensor:
-    """`ones` with each channel's weight in place of 1."""
-    return ones * weight.repeat(ones.shape[1])[:, None]
+        rows, width = x.flatten(0, 1), heads[0] * heads[1]
+        parts = [x.new_empty(len(rows), width) for _ in range(0, rows.shape[1], width)]
+        gains, scales = (
+            [gain.repeat(heads[0]) for gain in gains],
+            x.new_empty(len(gains), len(rows), heads[0]),
+        )
+        for i, part in enumerate(parts):
+            if i < len(gains):
+                kernels.run(kernels.head_norm, len(rows), rows, i * width, gains[i], part, scales[i])
+            else:
+                part.copy_(rows[:, i * width : (i + 1) * width])
+        ctx.save_for_backward(rows, scales, *gains)
+        ctx.heads = heads
+        return tuple(part.view(*x.shape[:2], *heads) for part in parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from diffusion_lab.models import kernels
+
+        rows, scales, *gains = ctx.saved_tensors
+        samples, width = len(grads[0]), ctx.heads[0] * ctx.heads[1]
+        blocks = -(-len(rows) // kernels.ROWS)
+        grad_rows, grad_gains = torch.empty_like(rows), rows.new_empty(len(gains), blocks, width)
+        for i, grad in enumerate(grads):
+            grad, low = grad.reshape(len(rows), width), i * width
+            if i < len(gains):
+                arguments = (rows, low, gains[i], scales[i], grad, grad_rows, grad_gains[i])
+                kernels.run(kernels.head_norm_backward, blocks, *arguments)
+            else:
+                grad_rows[:, low : low + width] = grad
+        return (
+            grad_rows.view(samples, -1, rows.shape[1]),
+            None,
+            *grad_gains.view(len(gains), -1, *ctx.heads).sum((1, 2)),
+        )

@@ -1,0 +1,63 @@
+"""How loops are compiled, and dealt to threads."""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.core import types
+from numba.core.typing import Signature
+from numba.extending import intrinsic
+from torch import Tensor
+
+F = np.float32
+LOG2E = F(math.log2(math.e))
+
+compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+inlined = numba.njit(cache=True, fastmath=True, inline="always")
+
+
+def run(kernel: Callable[..., None], count: int, *arguments: Tensor | float) -> None:
+    """Call `kernel(begin, end, *arguments)` on as many threads as torch has, over 0 … count − 1 in all."""
+    arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
+    threads = min(torch.get_num_threads(), count)
+    ends = [count * i // threads for i in range(threads + 1)] if threads else [0, 0]
+    others = [_pool(threads).submit(kernel, ends[i], ends[i + 1], *arrays) for i in range(1, len(ends) - 1)]
+    kernel(0, ends[1], *arrays)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+
+
+@intrinsic
+def _as_float(typing: Any, x: Any) -> tuple[Signature, Callable[..., Any]]:
+    """The float32 that has the bits of an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@inlined
+def exp2(x):
+    """2^x for x ≤ 126, to 2e-7 relative and at least 2^-126: 2^⌊x⌋ by its bits, the rest by a polynomial."""
+    x = max(x, F(-126))
+    whole = np.floor(x)
+    f = x - whole
+    p = F(1.8775767e-3)
+    p = p * f + F(8.9893397e-3)
+    p = p * f + F(5.5826318e-2)
+    p = p * f + F(2.4015361e-1)
+    p = p * f + F(6.9315308e-1)
+    p = p * f + F(9.9999994e-1)
+    return p * _as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
