@@ -5,7 +5,7 @@ against a plain loop over nodes in `tests/models/test_attention.py`:
 
 - `dense_attention`: every bucket is a dense (node, neighbour) block, with no scatter and no padding.
   Compilers fuse it, accelerators run it.
-- `_Loop`: on a CPU, one loop over the edges of each target (`kernels.neighbours`), which keeps nothing of the
+- `_loop`: on a CPU, one loop over the edges of each target (`kernels.neighbours`), which keeps nothing of the
   size of the edges but the weights: memory traffic took four fifths of the dense form's time.
 """
 
@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from diffusion_lab.models.feed_forward import runs_plain
+from diffusion_lab.models.feed_forward import is_single_on_cpu
 
 
 class Neighbours(nn.Module):
@@ -59,9 +58,11 @@ def neighbour_attention(query: Tensor, key: Tensor, value: Tensor, edge: Tensor,
     Returns:
         (sample, target node, head, channel).
     """
-    if runs_plain(query):
+    if not is_single_on_cpu(query):
         return dense_attention(query, key, value, edge, nb)
-    return _Loop.apply(query.contiguous(), key.contiguous(), value.contiguous(), edge.contiguous(), nb)
+    inputs = [x.flatten(-2).contiguous() for x in (query, key, value, edge)]
+    out, _ = _loop(*inputs, nb.first, nb.source, nb.targets, query.shape[2])
+    return out.view(query.shape)
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, edge: Tensor, nb: Neighbours) -> Tensor:
@@ -87,28 +88,63 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (score.softmax(dim=2) * value).sum(2)
 
 
-class _Loop(torch.autograd.Function):
-    """As `dense_attention`, in float32 on the CPU."""
+# Compilers see these as operations like torch's own, and do not look inside.
+@torch.library.custom_op("diffusion_lab::neighbours", mutates_args=())
+def _loop(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edge: Tensor,
+    first: Tensor,
+    source: Tensor,
+    targets: Tensor,
+    heads: int,
+) -> tuple[Tensor, Tensor]:
+    """As `dense_attention`, in float32 on the CPU; shapes as `kernels.neighbours`, whose weights it adds."""
+    from diffusion_lab.models import kernels
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, edge: Tensor, nb: Neighbours) -> Tensor:
-        from diffusion_lab.models import kernels
+    out, weights = torch.empty_like(query), query.new_empty(len(query), len(edge), heads)
+    arguments = (query, key, value, edge, first, source, targets, out, weights)
+    kernels.run(kernels.neighbours, query.shape[:2].numel(), *arguments)
+    return out, weights
 
-        inputs = [x.flatten(-2) for x in (query, key, value, edge)]
-        out, weights = torch.empty_like(query), query.new_empty(len(query), *edge.shape[:2])
-        graph = (nb.first, nb.source, nb.targets)
-        rows = query.shape[:2].numel()
-        kernels.run(kernels.neighbours, rows, *inputs, *graph, out.flatten(-2), weights)
-        ctx.save_for_backward(*inputs, *graph, out.flatten(-2), weights)
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from diffusion_lab.models import kernels
+@_loop.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edge: Tensor,
+    first: Tensor,
+    source: Tensor,
+    targets: Tensor,
+    heads: int,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query), query.new_empty(query.shape[0], edge.shape[0], heads)
 
-        saved = ctx.saved_tensors
-        grads = [torch.zeros_like(x) for x in saved[:4]]
-        heads = grad.shape[2]
-        kernels.run(kernels.neighbours_backward, heads, *saved, grad.flatten(-2).contiguous(), *grads)
-        return *(x.unflatten(-1, (heads, -1)) for x in grads), None
+
+@torch.library.custom_op("diffusion_lab::neighbours_backward", mutates_args=())
+def _loop_backward(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """Gradients of the first four of `saved`: what `_loop` took, its result and its weights."""
+    from diffusion_lab.models import kernels
+
+    grads = [torch.zeros_like(x) for x in saved[:4]]
+    kernels.run(kernels.neighbours_backward, saved[-1].shape[2], *saved, grad.contiguous(), *grads)
+    return grads
+
+
+@_loop_backward.register_fake
+def _(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
+    return [torch.empty_like(x) for x in saved[:4]]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:-1], *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_loop_backward(list(ctx.saved_tensors), grad), None, None, None, None
+
+
+_loop.register_autograd(_gradients, setup_context=_keep)

@@ -32,13 +32,16 @@ def feed_forward(x: Tensor, residual: Tensor, expand: nn.Linear, contract: nn.Li
 
 
 def runs_plain(x: Tensor) -> bool:
-    """Whether torch's own operations serve x: compiled, on an accelerator, or not in float32.
+    """Whether torch's own operations serve x best: compiled ones, or where not `is_single_on_cpu`."""
+    return torch.compiler.is_compiling() or not is_single_on_cpu(x)
 
-    Else the loops of `kernels` do. They are imported where they are called: that takes a moment, and
-    accelerators do without Numba.
+
+def is_single_on_cpu(x: Tensor) -> bool:
+    """Whether x is computed with in float32 on the CPU, where the loops of `kernels` are faster than torch.
+
+    They are imported where they are called: that takes a moment, and accelerators do without Numba.
     """
-    single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return torch.compiler.is_compiling() or not single
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 class _FeedForward(torch.autograd.Function):

@@ -8,40 +8,59 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from diffusion_lab.models.feed_forward import runs_plain
+from diffusion_lab.models.feed_forward import is_single_on_cpu
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with query over key and value, each (sample, node, head, channel); returns that shape."""
-    if runs_plain(query):
-        turned = (t.transpose(1, 2) for t in (query, key, value))
-        return functional.scaled_dot_product_attention(*turned).transpose(1, 2)
-    return _Loop.apply(query.contiguous(), key.contiguous(), value.contiguous())
+    if is_single_on_cpu(query):
+        return _loop(query.contiguous(), key.contiguous(), value.contiguous())[0]
+    turned = (t.transpose(1, 2) for t in (query, key, value))
+    return functional.scaled_dot_product_attention(*turned).transpose(1, 2)
 
 
-class _Loop(torch.autograd.Function):
-    """In float32 on the CPU; keeps the sums of the weights, which are made again on the way back."""
+# Compilers see these as operations like torch's own, and do not look inside.
+@torch.library.custom_op("diffusion_lab::everyone", mutates_args=())
+def _loop(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """In float32 on the CPU; the sums of the weights are returned too, to make them again on the way back."""
+    from diffusion_lab.models import kernels
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        from diffusion_lab.models import kernels
+    samples, nodes, heads, _ = query.shape
+    out, total = torch.empty_like(query), query.new_empty(samples, heads, nodes)
+    kernels.run(kernels.everyone, samples * heads, query, key, value, out, total)
+    return out, total
 
-        samples, nodes, heads, _ = query.shape
-        out, total = torch.empty_like(query), query.new_empty(samples, heads, nodes)
-        kernels.run(kernels.everyone, samples * heads, query, key, value, out, total)
-        ctx.save_for_backward(query, key, value, out, total)
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        from diffusion_lab.models import kernels
+@_loop.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query), query.new_empty(query.shape[0], query.shape[2], query.shape[1])
 
-        saved = ctx.saved_tensors
-        grads = tuple(torch.empty_like(x) for x in saved[:3])
-        pairs = grad.shape[0] * grad.shape[2]
-        kernels.run(kernels.everyone_backward, pairs, *saved, grad.contiguous(), *grads)
-        return grads
+
+@torch.library.custom_op("diffusion_lab::everyone_backward", mutates_args=())
+def _loop_backward(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """Gradients of the first three of `saved`: what `_loop` took, and what it returned."""
+    from diffusion_lab.models import kernels
+
+    grads = [torch.empty_like(x) for x in saved[:3]]
+    pairs = grad.shape[0] * grad.shape[2]
+    kernels.run(kernels.everyone_backward, pairs, *saved, grad.contiguous(), *grads)
+    return grads
+
+
+@_loop_backward.register_fake
+def _(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
+    return [torch.empty_like(x) for x in saved[:3]]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+    return tuple(_loop_backward(list(ctx.saved_tensors), grad))
+
+
+_loop.register_autograd(_gradients, setup_context=_keep)
