@@ -7,6 +7,9 @@ The atmosphere: waves that travel east along each parallel at a constant speed, 
 import itertools
 import os
 
+# Before torch is imported: each of pytest's processes, and what it starts, computes on one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
