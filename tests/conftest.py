@@ -2,6 +2,9 @@
 
 The atmosphere: waves that travel east along each parallel at a constant speed, on 12 × 24 cells, daily for
 400 days. A network of 16 channels can learn it in a few hundred steps.
+
+Torch and the library are imported by the fixtures: pytest's first process, which only deals out the files to
+others, reads this file, too.
 """
 
 import itertools
@@ -12,12 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
-
-from diffusion_lab.config import compose, validate
-from diffusion_lab.data import StoreMetadata, Variable, create_store
-from diffusion_lab.graphs import multi_scale
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers in the tests are the CPU's
 # Where numbagg is installed, xarray's first mean compiles for seconds and resets the threads torch may use.
@@ -46,6 +44,8 @@ def toy_fields():
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory):
     """Daily from 2024-01-01 to 2025-02-03; statistics over 2024; 2024-04-10 is missing."""
+    from diffusion_lab.data import StoreMetadata, Variable, create_store
+
     metadata = StoreMetadata(
         [
             Variable("t850", "K", long_name="temperature at 850 hPa"),
@@ -83,18 +83,23 @@ def octahedral():
 @pytest.fixture(scope="session")
 def toy_graph():
     """The cells of the toy atmosphere and 42 hidden nodes."""
+    from diffusion_lab.graphs import multi_scale
+
     return multi_scale(LATITUDES, LONGITUDES, refinement=1)
 
 
 @pytest.fixture(autouse=True)
 def seed():
     """Tests that draw from torch's global generator draw the same numbers each time."""
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def perturb():
     """Give every parameter of a module a random part, so that nothing is zero any more."""
+    import torch
 
     def perturbed(module, scale=0.2, seed=7):
         generator = torch.Generator().manual_seed(seed)
@@ -141,6 +146,7 @@ def toy_overrides(toy_store):
 @pytest.fixture(scope="session")
 def toy_config(toy_overrides):
     """Checked config of a tiny training into a folder, with further overrides."""
+    from diffusion_lab.config import compose, validate
 
     def config(folder, *overrides):
         own = [f"system.output={folder}", "training.max_steps=12", "diagnostics.checkpoint_every_n_steps=5"]
