@@ -69,7 +69,7 @@ class _FeedForward(torch.autograd.Function):
             some = rows[i : i + ROWS]
             h, a = hidden[i : i + ROWS] if training else hidden[: len(some)], active[: len(some)]
             torch.mm(some, weight.T, out=h)
-            kernels.run(kernels.gelu, len(some), h, bias, a)
+            kernels.run(kernels.gelu, len(some), h, bias, a, least=kernels.LEAST)
             out[i : i + ROWS].addmm_(a, weight_out.T)
         if training:
             ctx.save_for_backward(rows, hidden, weight, bias, weight_out)
@@ -90,7 +90,8 @@ class _FeedForward(torch.autograd.Function):
             some, g = slice(i, i + ROWS), grads[i : i + ROWS]
             grad_active, active, grad_hidden = room[:, : len(g)]
             torch.mm(g, weight_out, out=grad_active)
-            kernels.run(kernels.gelu_backward, len(g), hidden[some], bias, grad_active, active, grad_hidden)
+            arguments = (hidden[some], bias, grad_active, active, grad_hidden)
+            kernels.run(kernels.gelu_backward, len(g), *arguments, least=kernels.LEAST)
             grad_weight_out.addmm_(g.T, active)
             grad_weight.addmm_(grad_hidden.T, rows[some])
             grad_bias += grad_hidden.sum(0)

@@ -99,7 +99,8 @@ class _LayerNorm(torch.autograd.Function):
         if len(gain) != len(x):
             raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
         out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
-        kernels.run(kernels.layer_norm, x.shape[:2].numel(), x, gain, bias, out, statistics)
+        arguments = (x, gain, bias, out, statistics)
+        kernels.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
         ctx.save_for_backward(x, gain, statistics)
         return out
 
@@ -112,7 +113,8 @@ class _LayerNorm(torch.autograd.Function):
         blocks = -(-x.shape[1] // kernels.ROWS)
         grad_x, sums = torch.empty_like(x), x.new_empty(2, len(x), blocks, x.shape[2])
         arguments = (x, gain, statistics, grad.contiguous(), grad_x, *sums)
-        kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments)
+        least = kernels.LEAST // kernels.ROWS
+        kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments, least=least)
         return grad_x, *sums.sum(2)
 
 
@@ -131,7 +133,8 @@ class _NormedHeads(torch.autograd.Function):
         )
         for i, part in enumerate(parts):
             if i < len(gains):
-                kernels.run(kernels.head_norm, len(rows), rows, i * width, gains[i], part, scales[i])
+                arguments = (rows, i * width, gains[i], part, scales[i])
+                kernels.run(kernels.head_norm, len(rows), *arguments, least=kernels.LEAST)
             else:
                 part.copy_(rows[:, i * width : (i + 1) * width])
         ctx.save_for_backward(rows, scales, *gains)
@@ -151,7 +154,8 @@ class _NormedHeads(torch.autograd.Function):
             grad, low = grad.reshape(len(rows), width), i * width
             if i < len(gains):
                 arguments = (rows, low, gains[i], scales[i], grad, grad_rows, grad_gains[i])
-                kernels.run(kernels.head_norm_backward, blocks, *arguments)
+                least = kernels.LEAST // kernels.ROWS
+                kernels.run(kernels.head_norm_backward, blocks, *arguments, least=least)
             else:
                 grad_rows[:, low : low + width] = grad
         return (

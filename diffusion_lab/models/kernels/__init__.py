@@ -14,6 +14,7 @@ from diffusion_lab.models.kernels.attention import (
 )
 from diffusion_lab.models.kernels.loops import run
 from diffusion_lab.models.kernels.rows import (
+    LEAST,
     ROWS,
     gelu,
     gelu_backward,
@@ -24,6 +25,7 @@ from diffusion_lab.models.kernels.rows import (
 )
 
 __all__ = [
+    "LEAST",
     "ROWS",
     "everyone",
     "everyone_backward",

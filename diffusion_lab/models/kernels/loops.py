@@ -22,11 +22,14 @@ compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy"
 inlined = numba.njit(cache=True, fastmath=True, inline="always")
 
 
-def run(kernel: Callable[..., None], count: int, *arguments: Tensor | float) -> None:
-    """Call `kernel(begin, end, *arguments)` on as many threads as torch has, over 0 … count − 1 in all."""
+def run(kernel: Callable[..., None], count: int, *arguments: Tensor | float, least: int = 1) -> None:
+    """Call `kernel(begin, end, *arguments)` over 0 … count − 1 in all, on as many threads as torch has.
+
+    `least` is how many are worth a thread, whose call takes a tenth of a millisecond.
+    """
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
-    threads = min(torch.get_num_threads(), count)
-    ends = [count * i // threads for i in range(threads + 1)] if threads else [0, 0]
+    threads = max(1, min(torch.get_num_threads(), count // least))
+    ends = [count * i // threads for i in range(threads + 1)]
     others = [_pool(threads).submit(kernel, ends[i], ends[i + 1], *arrays) for i in range(1, len(ends) - 1)]
     kernel(0, ends[1], *arrays)
     for other in others:

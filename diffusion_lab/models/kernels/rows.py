@@ -11,6 +11,7 @@ from diffusion_lab.models.kernels.loops import LOG2E, F, compiled, exp2
 A, B = F(A64), F(B64)  # of `feed_forward`, in single precision
 EPS = F(1e-5)
 ROWS = 128  # rows in a block whose sums go together
+LEAST = 4096  # rows that are worth a thread
 
 
 @compiled
