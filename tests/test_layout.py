@@ -105,6 +105,11 @@ def test_the_core_imports_nothing_heavier_than_torch():
     assert not loaded & set(HEAVY)
 
 
+def test_networks_are_built_without_numba():
+    """It serves the loops of a CPU; machines with accelerators need not have it."""
+    assert "numba" not in imported_modules("import diffusion_lab.models, diffusion_lab.training")
+
+
 def test_importing_the_package_and_asking_for_help_load_not_even_torch():
     loaded = imported_modules(
         "import diffusion_lab, contextlib, io\n"
