@@ -9,7 +9,6 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
 from numba.core import types
 from numba.core.typing import Signature
 from numba.extending import intrinsic
@@ -46,7 +45,7 @@ def _as_float(typing: Any, x: Any) -> tuple[Signature, Callable[..., Any]]:
     """The float32 that has the bits of an int32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), generate
 
