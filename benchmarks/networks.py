@@ -142,6 +142,7 @@ def _lines(path: str) -> list[str]:
 
 def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
     """Our model, its denoiser D(x, y, σ) and its sampler."""
+    import diffusion_lab.models.kernels  # noqa: F401 - else the first call would import Numba
     from diffusion_lab.models import DiffusionModelEncProcDec
     from diffusion_lab.samplers import heun, sample
     from diffusion_lab.schedules import karras
