@@ -4,7 +4,7 @@ Target nodes are sorted into buckets of equal in-degree. There are two forms of 
 against a plain loop over nodes in `tests/models/test_attention.py`:
 
 - `dense_attention`: every bucket is a dense (node, neighbour) block, with no scatter and no padding.
-  Compilers fuse it, accelerators run it.
+  Accelerators run it.
 - `_loop`: on a CPU, one loop over the edges of each target (`kernels.neighbours`), which keeps nothing of the
   size of the edges but the weights: memory traffic took four fifths of the dense form's time.
 """
