@@ -5,8 +5,8 @@ against a plain loop over nodes in `tests/models/test_attention.py`:
 
 - `dense_attention`: every bucket is a dense (node, neighbour) block, with no scatter and no padding.
   Accelerators run it.
-- `_loop`: on a CPU, one loop over the edges of each target (`kernels.neighbours`), which keeps nothing of the
-  size of the edges but the weights: memory traffic took four fifths of the dense form's time.
+- `_loop`: on a CPU, one loop over the edges of each target (`kernels.neighbour_attention`), which keeps only
+  the weights of the size of the edges: memory traffic took four fifths of the dense form's time.
 """
 
 import math
@@ -89,7 +89,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 # Compilers see these as operations like torch's own, and do not look inside.
-@torch.library.custom_op("diffusion_lab::neighbours", mutates_args=())
+@torch.library.custom_op("diffusion_lab::neighbour_attention", mutates_args=())
 def _loop(
     query: Tensor,
     key: Tensor,
@@ -100,36 +100,28 @@ def _loop(
     targets: Tensor,
     heads: int,
 ) -> tuple[Tensor, Tensor]:
-    """As `dense_attention`, in float32 on the CPU; shapes as `kernels.neighbours`, whose weights it adds."""
+    """Call `kernels.neighbour_attention`, in whose shapes all is; returns the result and the weights."""
     from diffusion_lab.models import kernels
 
     out, weights = torch.empty_like(query), query.new_empty(len(query), len(edge), heads)
     arguments = (query, key, value, edge, first, source, targets, out, weights)
-    kernels.run(kernels.neighbours, query.shape[:2].numel(), *arguments)
+    kernels.run(kernels.neighbour_attention, query.shape[:2].numel(), *arguments)
     return out, weights
 
 
 @_loop.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    edge: Tensor,
-    first: Tensor,
-    source: Tensor,
-    targets: Tensor,
-    heads: int,
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, key: Tensor, value: Tensor, edge: Tensor, *graph: Any) -> tuple[Tensor, Tensor]:
+    *_, heads = graph
     return torch.empty_like(query), query.new_empty(query.shape[0], edge.shape[0], heads)
 
 
-@torch.library.custom_op("diffusion_lab::neighbours_backward", mutates_args=())
+@torch.library.custom_op("diffusion_lab::neighbour_attention_backward", mutates_args=())
 def _loop_backward(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
     """Gradients of the first four of `saved`: what `_loop` took, its result and its weights."""
     from diffusion_lab.models import kernels
 
     grads = [torch.zeros_like(x) for x in saved[:4]]
-    kernels.run(kernels.neighbours_backward, saved[-1].shape[2], *saved, grad.contiguous(), *grads)
+    kernels.run(kernels.neighbour_attention_backward, saved[-1].shape[2], *saved, grad.contiguous(), *grads)
     return grads
 
 

@@ -42,7 +42,7 @@ class ConditionalLayerNorm(nn.Module):
         gain, bias = 1 + self.scale(cond), self.bias(cond)
         if not runs_plain(x):
             return _LayerNorm.apply(x.contiguous(), gain, bias)
-        normalised = functional.layer_norm(x, self.normalized_shape)
+        normalised = functional.layer_norm(x, self.normalized_shape, eps=EPS)
         out = torch.addcmul(bias[:, None], normalised, gain[:, None])
         return out.type_as(x) if self.autocast else out
 

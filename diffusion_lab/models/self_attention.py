@@ -1,7 +1,7 @@
 """Softmax attention of all nodes over all nodes.
 
 Heads of 8 channels leave little arithmetic beside the exponentials, of which there are node² a head. On a CPU
-the weights of one query are made, used and forgotten in the nearest cache (`kernels.everyone`).
+the weights of one query are made, used and forgotten in the nearest cache (`kernels.self_attention`).
 """
 
 from typing import Any
@@ -22,14 +22,14 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 # Compilers see these as operations like torch's own, and do not look inside.
-@torch.library.custom_op("diffusion_lab::everyone", mutates_args=())
+@torch.library.custom_op("diffusion_lab::self_attention", mutates_args=())
 def _loop(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """In float32 on the CPU; the sums of the weights are returned too, to make them again on the way back."""
+    """Call `kernels.self_attention`; returns the result and what it needs to make the weights again."""
     from diffusion_lab.models import kernels
 
     samples, nodes, heads, _ = query.shape
     out, total = torch.empty_like(query), query.new_empty(samples, heads, nodes)
-    kernels.run(kernels.everyone, samples * heads, query, key, value, out, total)
+    kernels.run(kernels.self_attention, samples * heads, query, key, value, out, total)
     return out, total
 
 
@@ -38,14 +38,14 @@ def _(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), query.new_empty(query.shape[0], query.shape[2], query.shape[1])
 
 
-@torch.library.custom_op("diffusion_lab::everyone_backward", mutates_args=())
+@torch.library.custom_op("diffusion_lab::self_attention_backward", mutates_args=())
 def _loop_backward(saved: list[Tensor], grad: Tensor) -> list[Tensor]:
     """Gradients of the first three of `saved`: what `_loop` took, and what it returned."""
     from diffusion_lab.models import kernels
 
     grads = [torch.empty_like(x) for x in saved[:3]]
     pairs = grad.shape[0] * grad.shape[2]
-    kernels.run(kernels.everyone_backward, pairs, *saved, grad.contiguous(), *grads)
+    kernels.run(kernels.self_attention_backward, pairs, *saved, grad.contiguous(), *grads)
     return grads
 
 

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from torch.nn import functional
@@ -51,35 +49,23 @@ def test_each_sample_has_its_own_condition():
 
 
 @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_conditional_norm_is_the_formula(dtype, accuracy):
+def test_conditional_norm_is_the_formula(assert_agree, dtype, accuracy):
     """Result and gradients, over several blocks of nodes; in single precision by our loop."""
-    torch.manual_seed(6)
-    x, cond, direction = torch.randn(2, 300, 6), torch.randn(2, 3), torch.randn(2, 300, 6)
-    norm = ConditionalLayerNorm(6, 3, zero_init=False)
 
     def plain(x, cond, norm):
         centred = x - x.mean(-1, keepdim=True)
         normalised = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return normalised * (1 + norm.scale(cond))[:, None] + norm.bias(cond)[:, None]
 
-    outs, gradients = [], []
-    for function, precision in ((lambda x, cond, norm: norm(x, cond), dtype), (plain, torch.float64)):
-        copied = copy.deepcopy(norm).to(precision)
-        inputs = [t.to(precision, copy=True).requires_grad_() for t in (x, cond)]
-        outs.append(function(*inputs, copied))
-        parameters = list(copied.parameters())
-        gradients.append(torch.autograd.grad((outs[-1] * direction).sum(), inputs + parameters))
-    torch.testing.assert_close(outs[0].double(), outs[1], rtol=0, atol=accuracy)
-    for ours, reference in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours.double(), reference, rtol=accuracy, atol=10 * accuracy)
+    norm = ConditionalLayerNorm(6, 3, zero_init=False)
+    inputs = torch.randn(2, 300, 6), torch.randn(2, 3)
+    assert_agree(lambda x, cond, norm: norm(x, cond), plain, inputs, [norm], dtype=dtype, accuracy=accuracy)
 
 
 @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_norm_of_heads_after_a_centred_map_is_the_layer_norm(dtype, accuracy):
+def test_norm_of_heads_after_a_centred_map_is_the_layer_norm(assert_agree, dtype, accuracy):
     """Result and gradients, of queries and keys of 3 heads of 4 channels; values are left as they are."""
-    torch.manual_seed(5)
-    heads, linear = (3, 4), torch.nn.Linear(6, 36)
-    x, gains, direction = torch.randn(2, 150, 6), torch.randn(2, 4), torch.randn(3, 2, 150, *heads)
+    heads = (3, 4)
 
     def fast(x, gains, linear):
         return torch.stack(normed_heads(functional.linear(x, *centred(linear, 2, heads)), heads, *gains))
@@ -89,16 +75,8 @@ def test_norm_of_heads_after_a_centred_map_is_the_layer_norm(dtype, accuracy):
         normed = [functional.layer_norm(part, (4,), gain) for part, gain in zip(parts, gains, strict=True)]
         return torch.stack([*normed, value])
 
-    outs, gradients = [], []
-    for function, precision in ((fast, dtype), (plain, torch.float64)):
-        copied = copy.deepcopy(linear).to(precision)
-        inputs = [t.to(precision, copy=True).requires_grad_() for t in (x, gains)]
-        outs.append(function(*inputs, copied))
-        parameters = list(copied.parameters())
-        gradients.append(torch.autograd.grad((outs[-1] * direction).sum(), inputs + parameters))
-    torch.testing.assert_close(outs[0].double(), outs[1], rtol=0, atol=accuracy)
-    for ours, reference in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours.double(), reference, rtol=accuracy, atol=100 * accuracy)
+    inputs, linear = (torch.randn(2, 150, 6), torch.randn(2, 4)), torch.nn.Linear(6, 36)
+    assert_agree(fast, plain, inputs, [linear], dtype=dtype, accuracy=accuracy, gradients=100)
 
 
 def test_norm_of_heads_is_torchs_own():

@@ -7,10 +7,10 @@ beside the source, or in the user's cache where that cannot be written: the firs
 """
 
 from diffusion_lab.models.kernels.attention import (
-    everyone,
-    everyone_backward,
-    neighbours,
-    neighbours_backward,
+    neighbour_attention,
+    neighbour_attention_backward,
+    self_attention,
+    self_attention_backward,
 )
 from diffusion_lab.models.kernels.loops import run
 from diffusion_lab.models.kernels.rows import (
@@ -27,15 +27,15 @@ from diffusion_lab.models.kernels.rows import (
 __all__ = [
     "LEAST",
     "ROWS",
-    "everyone",
-    "everyone_backward",
     "gelu",
     "gelu_backward",
     "head_norm",
     "head_norm_backward",
     "layer_norm",
     "layer_norm_backward",
-    "neighbours",
-    "neighbours_backward",
+    "neighbour_attention",
+    "neighbour_attention_backward",
     "run",
+    "self_attention",
+    "self_attention_backward",
 ]

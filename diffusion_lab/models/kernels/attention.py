@@ -8,7 +8,7 @@ from diffusion_lab.models.kernels.loops import LOG2E, F, compiled, exp2
 
 
 @compiled
-def neighbours(begin, end, query, key, value, edge, first, source, targets, out, weights):
+def neighbour_attention(begin, end, query, key, value, edge, first, source, targets, out, weights):
     """Attention of (sample, bucket row) over its edges; see `attention.neighbour_attention`.
 
     query, out (sample, target, head·channel); key, value (sample, source, head·channel); edge (edge,
@@ -54,11 +54,11 @@ def neighbours(begin, end, query, key, value, edge, first, source, targets, out,
 
 
 @compiled
-def neighbours_backward(
+def neighbour_attention_backward(
     begin, end, query, key, value, edge, first, source, targets, out, weights,
     grad, grad_query, grad_key, grad_value, grad_edge,
 ):  # fmt: skip
-    """Gradients of heads `begin` … `end` − 1, for the weights p that `neighbours` made.
+    """Gradients of heads `begin` … `end` − 1, for the weights p that `neighbour_attention` made.
 
     With K = k + e, V = v + e and D = ∂o·o: ∂l = p (∂o·V − D), ∂q = Σ ∂l K / √channel, ∂K = ∂l q / √channel,
     ∂V = p ∂o, ∂e = ∂K + ∂V. All but ∂q are added to what is there.
@@ -136,7 +136,7 @@ def _sums(p, v, out):
 
 
 @compiled
-def everyone(begin, end, query, key, value, out, total):
+def self_attention(begin, end, query, key, value, out, total):
     """Attention of all nodes over all nodes, for (sample, head); see `self_attention`.
 
     All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit.
@@ -170,10 +170,10 @@ def everyone(begin, end, query, key, value, out, total):
 
 
 @compiled
-def everyone_backward(
+def self_attention_backward(
     begin, end, query, key, value, out, total, grad, grad_query, grad_key, grad_value
 ):  # fmt: skip
-    """Gradients of `everyone`, whose weights p are made again; formulas as in `neighbours_backward`."""
+    """Gradients of `self_attention`, its weights p made again; as in `neighbour_attention_backward`."""
     _, nodes, heads, channels = query.shape
     fours = (channels + 3) // 4 * 4
     unit = F(1) / F(math.sqrt(channels))

@@ -29,7 +29,7 @@ def run(kernel: Callable[..., None], count: int, *arguments: Tensor | float, lea
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
     threads = max(1, min(torch.get_num_threads(), count // least))
     ends = [count * i // threads for i in range(threads + 1)]
-    others = [_pool(threads).submit(kernel, ends[i], ends[i + 1], *arrays) for i in range(1, len(ends) - 1)]
+    others = [_pool(threads).submit(kernel, ends[i], ends[i + 1], *arrays) for i in range(1, threads)]
     kernel(0, ends[1], *arrays)
     for other in others:
         other.result()

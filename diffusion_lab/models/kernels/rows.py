@@ -7,16 +7,20 @@ import numpy as np
 from diffusion_lab.models.feed_forward import A as A64
 from diffusion_lab.models.feed_forward import B as B64
 from diffusion_lab.models.kernels.loops import LOG2E, F, compiled, exp2
+from diffusion_lab.models.normalization import EPS as EPS64
 
 A, B = F(A64), F(B64)  # of `feed_forward`, in single precision
-EPS = F(1e-5)
+EPS = F(EPS64)
 ROWS = 128  # rows in a block whose sums go together
 LEAST = 4096  # rows that are worth a thread
 
 
 @compiled
 def gelu(begin, end, hidden, bias, out):
-    """Rows of h σ(h (a + b h²)), h = hidden + bias; see `feed_forward`."""
+    """Rows of h σ(h (a + b h²)), h = hidden + bias; see `feed_forward`.
+
+    hidden, out (row, channel); bias (channel).
+    """
     for r in range(begin, end):
         row, o = hidden[r], out[r]
         for j in range(row.size):
@@ -26,7 +30,7 @@ def gelu(begin, end, hidden, bias, out):
 
 @compiled
 def gelu_backward(begin, end, hidden, bias, grad, out, grad_hidden):
-    """`gelu` once more, and grad times its slope σ + h σ (1 − σ) (a + 3b h²)."""
+    """`gelu` once more, and grad times its slope σ + h σ (1 − σ) (a + 3b h²), all shaped as hidden."""
     for r in range(begin, end):
         row, g, o, of_hidden = hidden[r], grad[r], out[r], grad_hidden[r]
         for j in range(row.size):
