@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_lab.models.feed_forward import is_single_on_cpu
+from diffusion_lab.models.products import is_single_on_cpu
 
 
 class Neighbours(nn.Module):

@@ -1,11 +1,11 @@
 """Transformer blocks, pre-norm, with the noise level in every normalisation."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
 from diffusion_lab.models.feed_forward import feed_forward
 from diffusion_lab.models.normalization import ConditionalLayerNorm, centred, normed_heads
+from diffusion_lab.models.products import linear
 from diffusion_lab.models.self_attention import self_attention
 
 
@@ -53,11 +53,11 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        qkv = functional.linear(self.norm(x, cond), *centred(self.query_key_value, 2, self.heads))
+        qkv = linear(self.norm(x, cond), *centred(self.query_key_value, 2, self.heads))
         gains = self.qk_norm.query.weight, self.qk_norm.key.weight
         query, key, value = normed_heads(qkv, self.heads, *gains)
         out = self_attention(query, key, value)
-        return self.mlp(x + self.projection(out.flatten(2)), cond)
+        return self.mlp(linear(out.flatten(2), self.projection.weight, self.projection.bias, x), cond)
 
 
 class GraphTransformerBlock(nn.Module):
@@ -112,12 +112,12 @@ class GraphTransformerBlock(nn.Module):
         """
         normed = self.norm(x, cond)
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
-        query = functional.linear(normed, *centred(self.query, 1, self.heads))
-        key_value = functional.linear(normed_source, *centred(self.key_value, 1, self.heads))
+        query = linear(normed, *centred(self.query, 1, self.heads))
+        key_value = linear(normed_source, *centred(self.key_value, 1, self.heads))
         (query,) = normed_heads(query, self.heads, self.qk_norm.query.weight)
         key, value = normed_heads(key_value, self.heads, self.qk_norm.key.weight)
         out = neighbour_attention(query, key, value, self.edge(edge_attr).unflatten(-1, self.heads), nb)
-        return self.mlp(x + self.projection(out.flatten(2)), cond)
+        return self.mlp(linear(out.flatten(2), self.projection.weight, self.projection.bias, x), cond)
 
 
 def head_channels(num_channels: int, num_heads: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffusion_lab.models.feed_forward import is_single_on_cpu
+from diffusion_lab.models.products import is_single_on_cpu
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

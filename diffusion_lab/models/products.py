@@ -1,0 +1,69 @@
+"""Matrix products, on a CPU by the faster of the two libraries that come with torch.
+
+Torch multiplies single-precision matrices with MKL, which uses half the width of the registers that AMD's
+processors with AVX-512 have. OneDNN takes half the time there and rounds alike. Torch shows it in single
+precision only as the operation that torch.compile writes for CPUs; where that is missing, torch's own serves.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_wide = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _wide else None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+    """The linear map x Wᵀ + bias, added to `residual` if there is one.
+
+    Args:
+        x: (sample, node, input channel).
+        weight: (output channel, input channel).
+        bias: (output channel,).
+        residual: (sample, node, output channel).
+    """
+    if _onednn is None or not is_single_on_cpu(x):
+        out = functional.linear(x, weight, bias)
+        return out if residual is None else residual + out
+    if torch.is_grad_enabled():
+        return _Linear.apply(x, weight, bias, residual)
+    return multiply(x, weight.T, bias, residual)
+
+
+def is_single_on_cpu(x: Tensor) -> bool:
+    """Whether x is computed with in float32 on the CPU, where the loops of `kernels` are faster than torch.
+
+    They are imported where they are called: that takes a moment, and accelerators do without Numba.
+    """
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """The sum x @ matrix + bias + residual in float32 on the CPU, without gradients; x (…, row, column)."""
+    if _onednn is None:
+        out = x @ matrix if bias is None else functional.linear(x, matrix.T, bias)
+        return out if residual is None else out.add_(residual)
+    if residual is None:
+        return _onednn(x, matrix.T, bias, "none", [], "")
+    return _onednn.binary(x, residual, matrix.T, bias, "add")
+
+
+class _Linear(torch.autograd.Function):
+    """`linear` by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.is_added = residual is not None
+        return multiply(x, weight.T, bias, residual)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        grad_weight = multiply(rows.T, x.reshape(-1, x.shape[-1]))
+        return multiply(grad, weight), grad_weight, rows.sum(0), grad if ctx.is_added else None
