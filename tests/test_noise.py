@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.noise import MemberNoise, SphericalNoise, correlated, noise_like, spherical_harmonics
+from diffusion_lab.noise import MemberNoise, SphericalNoise, noise_like, spherical_harmonics
 
 SHAPE = (2, 30, 3)
 
@@ -52,16 +52,35 @@ def test_the_stream_is_frozen():
     )
 
 
+def remembered(steps, correlation, shape, field=None):
+    """Noise of the last of some steps, and the fresh noise of each of them."""
+    leads = list(range(1, steps + 1))
+    fresh = [MemberNoise(3, field).at(10, lead, [0], shape)(2)[0, :, 0] for lead in leads]
+    return MemberNoise(3, field, correlation).at(10, leads, [0], shape)(2)[0, :, 0], fresh
+
+
 def test_correlated_noise_is_autoregressive_of_unit_variance():
-    fresh = [MemberNoise(3).at(10, lead, [0], (1, 40_000, 1)) for lead in range(1, 5)]
-    states = [correlated(fresh[:n], 0.6)(2).flatten() for n in range(1, 5)]
-    assert torch.equal(states[0], fresh[0](2).flatten())
-    torch.testing.assert_close(states[1], 0.6 * states[0] + 0.8 * fresh[1](2).flatten())
+    states = [remembered(n, 0.6, (1, 40_000, 1))[0].flatten() for n in range(1, 5)]
+    _, fresh = remembered(4, 0.6, (1, 40_000, 1))
+    assert torch.equal(states[0], fresh[0].flatten())
+    torch.testing.assert_close(states[1], 0.6 * states[0] + 0.8 * fresh[1].flatten())
     correlations = np.corrcoef(torch.stack(states).numpy())
     lag = np.abs(np.subtract.outer(range(4), range(4)))
     np.testing.assert_allclose(correlations, 0.6**lag, atol=4 / 200)  # four standard errors
     np.testing.assert_allclose([state.var().item() for state in states], 1, atol=4 * math.sqrt(2) / 200)
-    assert torch.equal(correlated(fresh[3:], 0.0)(2), fresh[3](2))
+
+
+def test_small_scales_of_spherical_noise_forget_sooner():
+    """The part at wavenumber l is correlated by φ^(1 + (l/L)²): 0.5 at l = 0 is 0.25 at l = L = 4."""
+    latitudes, longitudes = nodes(200)
+    harmonics = spherical_harmonics(latitudes, longitudes, 4)
+    shape, field = (1, 200, 3), SphericalNoise(latitudes, longitudes, 4)
+    (first, _), (second, (_, fresh)) = (remembered(n, 0.5, shape, field) for n in (1, 2))
+    parts = [torch.linalg.lstsq(harmonics, noise[0].double()).solution for noise in (first, second, fresh)]
+    for degree in range(5):
+        kept = 0.5 ** (1 + degree**2 / 16)
+        before, after, new = (part[degree**2 : (degree + 1) ** 2] for part in parts)
+        torch.testing.assert_close(after, kept * before + math.sqrt(1 - kept**2) * new, atol=1e-5, rtol=0)
 
 
 def test_dates_are_the_same_key_in_any_unit():

@@ -23,7 +23,7 @@ from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import compile_blocks
-from diffusion_lab.noise import MemberNoise, SphericalNoise, correlated, white
+from diffusion_lab.noise import MemberNoise, SphericalNoise
 from diffusion_lab.samplers import Step
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
@@ -93,7 +93,7 @@ class Forecaster:
     Attributes:
         variables: roles and order of the variables.
         settings: the checkpoint's sampling defaults.
-        noise_field: how noise is drawn, as in training.
+        noise_field: how noise is made, as in training; None for white noise.
         step: the forecast step, timedelta64.
     """
 
@@ -106,7 +106,7 @@ class Forecaster:
         self.step = lead_timedelta(release.step)
         self.settings = SamplingSettings(**release.inference_defaults)
         band = release.noise_max_wavenumber
-        self.noise_field = white if band is None else SphericalNoise(latitudes, longitudes, band)
+        self.noise_field = None if band is None else SphericalNoise(latitudes, longitudes, band)
         info = {v.name: v for v in release.variables}
         self.variables = Variables(
             **{
@@ -306,18 +306,14 @@ class Forecaster:
         chunk: int,
         wrap: Callable[[Denoiser], Denoiser],
     ) -> Iterator[SolverStep]:
-        noise = MemberNoise(seed, self.noise_field)
+        noise = MemberNoise(seed, self.noise_field, settings.noise_correlation)
         last = len(settings.sigmas()) - 2
         for lead in range(1, steps + 1):
             states = []
             for first in range(0, len(members), chunk):
                 some = slice(first, first + chunk)
-                leads = range(1 if settings.noise_correlation else lead, lead + 1)
-                draws = [
-                    noise.at(date, k * self.step, members[some], self._noise_shape, self.device)
-                    for k in leads
-                ]
-                draw = correlated(draws, settings.noise_correlation)
+                leads = np.arange(1 if settings.noise_correlation else lead, lead + 1) * self.step
+                draw = noise.at(date, leads, members[some], self._noise_shape, self.device)
                 past = x[:, :, some]
                 physical = partial(self._physical, reference=past[:, -1:])
                 for step in settings.steps(wrap(self.model.denoiser(past)), draw):

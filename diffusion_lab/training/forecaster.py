@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
-from diffusion_lab.noise import MemberNoise, white
+from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.training.distributed import gather
 from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
@@ -92,7 +92,7 @@ class GraphForecaster(LightningModule):
         """Sample an ensemble for one start and keep its area means, beside persistence's."""
         x, state = batch
         truth, reference = state[:, 0, 0], x[:, -1:, :1]
-        noise = MemberNoise(self.seed, self.objective.field or white).at(
+        noise = MemberNoise(self.seed, self.objective.field).at(
             start=batch_idx * self.trainer.world_size + self.global_rank,
             lead=1,
             members=range(self.validation_members),
