@@ -45,7 +45,7 @@ _HELP = {
     "S_min": "lowest noise level that is churned",
     "S_max": "highest noise level that is churned",
     "S_noise": "standard deviation of the added noise; above 1 makes up for detail lost",
-    "noise_correlation": "of a member's noise from one lead step to the next: makes the spread grow faster; less at small scales",
+    "noise_correlation": "of a member's noise of lead steps, less at small scales: makes the spread grow faster",
 }
 
 
