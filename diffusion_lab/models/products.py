@@ -46,9 +46,22 @@ def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None = None, residual: Te
     if _onednn is None:
         out = x @ matrix if bias is None else functional.linear(x, matrix.T, bias)
         return out if residual is None else out.add_(residual)
+    return (_opaque if torch.compiler.is_compiling() else _multiply)(x, matrix, bias, residual)
+
+
+def _multiply(x: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
     if residual is None:
         return _onednn(x, matrix.T, bias, "none", [], "")
     return _onednn.binary(x, residual, matrix.T, bias, "add")
+
+
+# The compiler itself takes oneDNN's operation for weights that never change only.
+_opaque = torch.library.custom_op("diffusion_lab::multiply", _multiply, mutates_args=())
+
+
+@_opaque.register_fake
+def _(x: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], matrix.shape[-1])
 
 
 class _Linear(torch.autograd.Function):

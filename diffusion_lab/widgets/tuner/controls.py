@@ -31,7 +31,7 @@ _NAMES = {
     "steps": "lead steps",
     "schedule_type": "schedule",
     "date": "start",
-    "noise_correlation": "of a member's noise between lead steps, at large scales: makes the spread grow faster",
+    "noise_correlation": "correlation",
 }
 _HELP = {
     "checkpoint": "a released name, or the path of your own .safetensors file",
@@ -45,7 +45,7 @@ _HELP = {
     "S_min": "lowest noise level that is churned",
     "S_max": "highest noise level that is churned",
     "S_noise": "standard deviation of the added noise; above 1 makes up for detail lost",
-    "noise_correlation": "of a member's noise between lead steps, at large scales: makes the spread grow faster",
+    "noise_correlation": "of a member's noise with that of the step before: makes the spread grow faster",
 }
 
 
