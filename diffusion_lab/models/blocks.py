@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from diffusion_lab.models.attention import Neighbours, neighbour_attention
 from diffusion_lab.models.feed_forward import feed_forward
-from diffusion_lab.models.normalization import ConditionalLayerNorm, centred, normed_heads
+from diffusion_lab.models.normalization import ConditionalLayerNorm, heads_of
 from diffusion_lab.models.products import linear
 from diffusion_lab.models.self_attention import self_attention
 
@@ -20,7 +20,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        return feed_forward(self.norm(x, cond), x, self.expand, self.contract)
+        return feed_forward(x, *self.norm.gain_and_bias(cond), self.expand, self.contract)
 
 
 class QKNorm(nn.Module):
@@ -53,9 +53,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        qkv = linear(self.norm(x, cond), *centred(self.query_key_value, 2, self.heads))
         gains = self.qk_norm.query.weight, self.qk_norm.key.weight
-        query, key, value = normed_heads(qkv, self.heads, *gains)
+        query, key, value = heads_of(self.norm(x, cond), self.query_key_value, self.heads, *gains)
         out = self_attention(query, key, value)
         return self.mlp(linear(out.flatten(2), self.projection.weight, self.projection.bias, x), cond)
 
@@ -112,10 +111,8 @@ class GraphTransformerBlock(nn.Module):
         """
         normed = self.norm(x, cond)
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
-        query = linear(normed, *centred(self.query, 1, self.heads))
-        key_value = linear(normed_source, *centred(self.key_value, 1, self.heads))
-        (query,) = normed_heads(query, self.heads, self.qk_norm.query.weight)
-        key, value = normed_heads(key_value, self.heads, self.qk_norm.key.weight)
+        (query,) = heads_of(normed, self.query, self.heads, self.qk_norm.query.weight)
+        key, value = heads_of(normed_source, self.key_value, self.heads, self.qk_norm.key.weight)
         out = neighbour_attention(query, key, value, self.edge(edge_attr).unflatten(-1, self.heads), nb)
         return self.mlp(linear(out.flatten(2), self.projection.weight, self.projection.bias, x), cond)
 

@@ -1,4 +1,4 @@
-"""Linear → GELU → Linear, on a CPU in cache-sized pieces.
+"""Layer norm → linear → GELU → linear, added to its input; on a CPU in cache-sized pieces.
 
 The hidden layer is four times as wide as the nodes: written out whole, it costs more in memory traffic and
 page faults than its matrix products do in arithmetic. Torch's tanh costs as much again; the same function is
@@ -9,6 +9,7 @@ page faults than its matrix products do in arithmetic. Torch's tanh costs as muc
 """
 
 import math
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,27 +17,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from diffusion_lab.models.products import is_single_on_cpu, linear, multiply
+from diffusion_lab.models.normalization import conditional_norm
+from diffusion_lab.models.products import linear, multiply, runs_plain
 
 A = math.sqrt(8 / math.pi)
 B = 0.044715 * A
 ROWS = 256  # of the hidden layer at a time: half a megabyte at 128 channels, the size of a core's own cache
 
 
-def feed_forward(x: Tensor, residual: Tensor, expand: nn.Linear, contract: nn.Linear) -> Tensor:
-    """Residual + contract(gelu(expand(x))) for x and residual (sample, node, channel); returns that shape."""
-    if torch.compiler.is_compiling():  # compilers write the tanh out too
-        hidden = linear(x, expand.weight, expand.bias)
-        active = hidden * torch.sigmoid(hidden * (A + B * hidden * hidden))
-        return linear(active, contract.weight, contract.bias, residual)
-    if runs_plain(x):
-        return residual + contract(functional.gelu(expand(x), approximate="tanh"))
-    return _FeedForward.apply(x, residual, expand.weight, expand.bias, contract.weight, contract.bias)
+def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, contract: nn.Linear) -> Tensor:
+    """The sum x + contract(gelu(expand(LN(x)·gain + shift))).
 
-
-def runs_plain(x: Tensor) -> bool:
-    """Whether torch's own operations serve x best: compiled ones, or where not `is_single_on_cpu`."""
-    return torch.compiler.is_compiling() or not is_single_on_cpu(x)
+    Args:
+        x: (sample, node, channel).
+        gain: (sample, channel).
+        shift: as gain.
+        expand: to the hidden layer.
+        contract: and back.
+    """
+    if not runs_plain(x):
+        weights = expand.weight, expand.bias, contract.weight, contract.bias
+        return _FeedForward.apply(x.contiguous(), gain, shift, *weights)
+    normed = conditional_norm(x, gain, shift)
+    if not torch.compiler.is_compiling():
+        return x + contract(functional.gelu(expand(normed), approximate="tanh"))
+    hidden = linear(normed, expand.weight, expand.bias)
+    active = hidden * torch.sigmoid(hidden * (A + B * hidden * hidden))  # compilers write the tanh out too
+    return linear(active, contract.weight, contract.bias, x)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -46,7 +53,8 @@ class _FeedForward(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        residual: Tensor,
+        gain: Tensor,
+        shift: Tensor,
         weight: Tensor,
         bias: Tensor,
         weight_out: Tensor,
@@ -54,38 +62,62 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         from diffusion_lab.models import kernels
 
-        rows, added = x.reshape(-1, x.shape[-1]), residual.reshape(-1, residual.shape[-1])
-        out, pieces = torch.empty_like(added), []
-        training = any(ctx.needs_input_grad)
-        for i in range(0, len(rows), ROWS):
-            hidden = multiply(rows[i : i + ROWS], weight.T)
+        training, pieces = any(ctx.needs_input_grad), []
+        out = torch.empty_like(x)
+        for sample, some in _pieces(x):
+            normed, _ = _layer_norm(x[sample, some], gain[sample], shift[sample])
+            hidden = multiply(normed[0], weight.T)
             active = torch.empty_like(hidden)
             kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
-            out[i : i + ROWS] = multiply(active, weight_out.T, bias_out, added[i : i + ROWS])
+            out[sample, some] = multiply(active, weight_out.T, bias_out, x[sample, some][0])
             if training:
                 pieces.append(hidden)
         if training:
-            ctx.save_for_backward(rows, weight, bias, weight_out, *pieces)
-        return out.view_as(x)
+            ctx.save_for_backward(x, gain, shift, weight, bias, weight_out, *pieces)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         from diffusion_lab.models import kernels
 
-        rows, weight, bias, weight_out, *pieces = ctx.saved_tensors
-        grads = grad.reshape(-1, grad.shape[-1])
-        grad_rows = torch.empty_like(rows)
+        x, gain, shift, weight, bias, weight_out, *pieces = ctx.saved_tensors
+        grad_x, grad = torch.empty_like(x), grad.contiguous()
+        grad_gain, grad_shift = torch.zeros_like(gain), torch.zeros_like(shift)
         grad_weight, grad_weight_out = torch.zeros_like(weight), torch.zeros_like(weight_out)
         grad_bias = torch.zeros_like(bias)
-        for i, hidden in zip(range(0, len(rows), ROWS), pieces, strict=True):
-            some, g = rows[i : i + ROWS], grads[i : i + ROWS]
-            grad_active = multiply(g, weight_out)
+        for (sample, some), hidden in zip(_pieces(x), pieces, strict=True):
+            g = grad[sample, some]
+            grad_active = multiply(g[0], weight_out)
             active, grad_hidden = torch.empty_like(hidden), torch.empty_like(hidden)
             arguments = (hidden, bias, grad_active, active, grad_hidden)
-            kernels.run(kernels.gelu_backward, len(g), *arguments, least=kernels.LEAST)
-            grad_weight_out += multiply(g.T, active)
-            grad_weight += multiply(grad_hidden.T, some)
+            kernels.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
+            normed, statistics = _layer_norm(x[sample, some], gain[sample], shift[sample])
+            grad_weight_out += multiply(g[0].T, active)
+            grad_weight += multiply(grad_hidden.T, normed[0])
             grad_bias += grad_hidden.sum(0)
-            grad_rows[i : i + ROWS] = multiply(grad_hidden, weight)
-        return grad_rows.view_as(grad), grad, grad_weight, grad_bias, grad_weight_out, grads.sum(0)
+            grad_normed = multiply(grad_hidden, weight)[None]
+            sums = x.new_empty(2, 1, -(-len(hidden) // kernels.ROWS), x.shape[2])
+            arguments = (x[sample, some], gain[sample], statistics, grad_normed, grad_x[sample, some], *sums)
+            kernels.run(kernels.layer_norm_backward, sums.shape[2], *arguments)
+            grad_x[sample, some] += g
+            grad_gain[sample] += sums[0].sum(1)
+            grad_shift[sample] += sums[1].sum(1)
+        of_norm = grad_x, grad_gain, grad_shift
+        return *of_norm, grad_weight, grad_bias, grad_weight_out, grad.sum((0, 1))
+
+
+def _layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Normed nodes of one sample, (1, node, channel), and their means and scales, (1, node, 2)."""
+    from diffusion_lab.models import kernels
+
+    out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
+    arguments = (x, gain, shift, out, statistics)
+    kernels.run(kernels.layer_norm, x.shape[1], *arguments, least=kernels.LEAST)
+    return out, statistics
+
+
+def _pieces(x: Tensor) -> list[tuple[slice, slice]]:
+    """One sample and some of its nodes at a time."""
+    samples, nodes, _ = x.shape
+    return [(slice(s, s + 1), slice(i, i + ROWS)) for s, i in product(range(samples), range(0, nodes, ROWS))]

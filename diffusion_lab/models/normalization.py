@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from diffusion_lab.models.feed_forward import runs_plain
+from diffusion_lab.models.products import linear, runs_plain
 
 EPS = 1e-5
 
@@ -39,54 +39,62 @@ class ConditionalLayerNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Normalise x (sample, node, channel) given cond (sample, condition); returns the shape of x."""
-        gain, bias = 1 + self.scale(cond), self.bias(cond)
-        if not runs_plain(x):
-            return _LayerNorm.apply(x.contiguous(), gain, bias)
-        normalised = functional.layer_norm(x, self.normalized_shape, eps=EPS)
-        out = torch.addcmul(bias[:, None], normalised, gain[:, None])
+        out = conditional_norm(x, *self.gain_and_bias(cond))
         return out.type_as(x) if self.autocast else out
 
-
-def centred(linear: nn.Linear, num_parts: int, heads: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of `linear` such that its first parts have mean 0 over the channels of each head.
-
-    Taking the mean away is linear, and costs next to nothing on the weights; what is left of the layer norm
-    of the outputs is in `normed_heads`.
-
-    Args:
-        linear: its outputs are (part, head, channel).
-        num_parts: how many parts are centred.
-        heads: number of heads, channels of each.
-    """
-    answer = []
-    for parameter in (linear.weight, linear.bias):
-        first, rest = parameter.tensor_split([num_parts * heads[0] * heads[1]])
-        by_head = first.unflatten(0, (-1, heads[1]))
-        answer.append(torch.cat([(by_head - by_head.mean(1, keepdim=True)).flatten(0, 1), rest]))
-    return answer[0], answer[1]
+    def gain_and_bias(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """What the normalised x is multiplied by, and what is added then, each (sample, channel)."""
+        return 1 + self.scale(cond), self.bias(cond)
 
 
-def normed_heads(x: Tensor, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
-    """Split x into parts, and divide the first by √(mean of x² + ε) over the channels of each head.
+def conditional_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """LN(x)·gain + bias for x (sample, node, channel), gain and bias (sample, channel)."""
+    if not runs_plain(x):
+        return _LayerNorm.apply(x.contiguous(), gain, bias)
+    normalised = functional.layer_norm(x, x.shape[-1:], eps=EPS)
+    return torch.addcmul(bias[:, None], normalised, gain[:, None])
 
-    That is the layer norm of parts with mean 0, as come from a `centred` map.
+
+def heads_of(x: Tensor, layer: nn.Linear, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
+    """What a layer makes of x, in parts, the first of them layer-normed over the channels of each head.
+
+    To take a mean away is linear, and costs next to nothing on the weights. What is left of the norm is to
+    divide by √(mean of squares + ε).
 
     Args:
-        x: (sample, node, part·head·channel).
+        x: (sample, node, channel).
+        layer: its outputs are (part, head, channel).
         heads: number of heads, channels of each.
         gains: (channel,) of each part that is normed, and multiplied by it; further parts stay as they are.
 
     Returns:
         The parts, each (sample, node, head, channel).
     """
+    width = heads[0] * heads[1]
+    weights, biases = layer.weight.split(width), layer.bias.split(width)
+    normed = [torch.cat([_centred(part, heads) for part in some[: len(gains)]]) for some in (weights, biases)]
+    rest = zip(weights[len(gains) :], biases[len(gains) :], strict=True)
+    return (
+        *_normed(linear(x, *normed), heads, gains),
+        *(linear(x, weight, bias).unflatten(-1, heads) for weight, bias in rest),
+    )
+
+
+def _centred(parameter: Tensor, heads: tuple[int, int]) -> Tensor:
+    """Weight or bias such that outputs have mean 0 over the channels of each head."""
+    by_head = parameter.unflatten(0, heads)
+    return (by_head - by_head.mean(1, keepdim=True)).flatten(0, 1)
+
+
+def _normed(x: Tensor, heads: tuple[int, int], gains: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Divide x (sample, node, part·head·channel) by the root mean square over the channels of a head."""
     if not runs_plain(x):
         return _NormedHeads.apply(x, heads, *gains)
     parts = x.unflatten(-1, (-1, *heads)).unbind(2)
-    normed = [
+    return tuple(
         functional.rms_norm(part, gain.shape, gain.to(x.dtype), EPS)
-        for part, gain in zip(parts, gains, strict=False)
-    ]
-    return *normed, *parts[len(gains) :]
+        for part, gain in zip(parts, gains, strict=True)
+    )
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -119,24 +127,19 @@ class _LayerNorm(torch.autograd.Function):
 
 
 class _NormedHeads(torch.autograd.Function):
-    """`normed_heads` in float32 on the CPU."""
+    """`_normed` in float32 on the CPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
         from diffusion_lab.models import kernels
 
         rows, width = x.flatten(0, 1), heads[0] * heads[1]
-        parts = [x.new_empty(len(rows), width) for _ in range(0, rows.shape[1], width)]
-        gains, scales = (
-            [gain.repeat(heads[0]) for gain in gains],
-            x.new_empty(len(gains), len(rows), heads[0]),
-        )
+        gains = [gain.repeat(heads[0]) for gain in gains]
+        parts = [x.new_empty(len(rows), width) for _ in gains]
+        scales = x.new_empty(len(gains), len(rows), heads[0])
         for i, part in enumerate(parts):
-            if i < len(gains):
-                arguments = (rows, i * width, gains[i], part, scales[i])
-                kernels.run(kernels.head_norm, len(rows), *arguments, least=kernels.LEAST)
-            else:
-                part.copy_(rows[:, i * width : (i + 1) * width])
+            arguments = (rows, i * width, gains[i], part, scales[i])
+            kernels.run(kernels.head_norm, len(rows), *arguments, least=kernels.LEAST)
         ctx.save_for_backward(rows, scales, *gains)
         ctx.heads = heads
         return tuple(part.view(*x.shape[:2], *heads) for part in parts)
@@ -151,13 +154,10 @@ class _NormedHeads(torch.autograd.Function):
         blocks = -(-len(rows) // kernels.ROWS)
         grad_rows, grad_gains = torch.empty_like(rows), rows.new_empty(len(gains), blocks, width)
         for i, grad in enumerate(grads):
-            grad, low = grad.reshape(len(rows), width), i * width
-            if i < len(gains):
-                arguments = (rows, low, gains[i], scales[i], grad, grad_rows, grad_gains[i])
-                least = kernels.LEAST // kernels.ROWS
-                kernels.run(kernels.head_norm_backward, blocks, *arguments, least=least)
-            else:
-                grad_rows[:, low : low + width] = grad
+            grad = grad.reshape(len(rows), width)
+            arguments = (rows, i * width, gains[i], scales[i], grad, grad_rows, grad_gains[i])
+            least = kernels.LEAST // kernels.ROWS
+            kernels.run(kernels.head_norm_backward, blocks, *arguments, least=least)
         return (
             grad_rows.view(samples, -1, rows.shape[1]),
             None,

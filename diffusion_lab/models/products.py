@@ -41,6 +41,11 @@ def is_single_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
+def runs_plain(x: Tensor) -> bool:
+    """Whether torch's own operations serve x best: compiled ones, or where not `is_single_on_cpu`."""
+    return torch.compiler.is_compiling() or not is_single_on_cpu(x)
+
+
 def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     """The sum x @ matrix + bias + residual in float32 on the CPU, without gradients; x (…, row, column)."""
     if _onednn is None:
