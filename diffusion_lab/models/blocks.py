@@ -113,7 +113,8 @@ class GraphTransformerBlock(nn.Module):
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
         (query,) = heads_of(normed, self.query, self.heads, self.qk_norm.query.weight)
         key, value = heads_of(normed_source, self.key_value, self.heads, self.qk_norm.key.weight)
-        out = neighbour_attention(query, key, value, self.edge(edge_attr).unflatten(-1, self.heads), nb)
+        edge = linear(edge_attr, self.edge.weight, self.edge.bias).unflatten(-1, self.heads)
+        out = neighbour_attention(query, key, value, edge, nb)
         return self.mlp(linear(out.flatten(2), self.projection.weight, self.projection.bias, x), cond)
 
 

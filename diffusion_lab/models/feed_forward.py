@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from diffusion_lab.models.normalization import conditional_norm
-from diffusion_lab.models.products import linear, multiply, runs_plain
+from diffusion_lab.models.products import linear, multiply, outer, runs_plain
 
 A = math.sqrt(8 / math.pi)
 B = 0.044715 * A
@@ -84,7 +84,7 @@ class _FeedForward(torch.autograd.Function):
         x, gain, shift, weight, bias, weight_out, *pieces = ctx.saved_tensors
         grad_x, grad = torch.empty_like(x), grad.contiguous()
         grad_gain, grad_shift = torch.zeros_like(gain), torch.zeros_like(shift)
-        grad_weight, grad_weight_out = torch.zeros_like(weight), torch.zeros_like(weight_out)
+        turned_grad_weight, grad_weight_out = x.new_zeros(weight.T.shape), torch.zeros_like(weight_out)
         grad_bias = torch.zeros_like(bias)
         for (sample, some), hidden in zip(_pieces(x), pieces, strict=True):
             g = grad[sample, some]
@@ -93,8 +93,8 @@ class _FeedForward(torch.autograd.Function):
             arguments = (hidden, bias, grad_active, active, grad_hidden)
             kernels.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
             normed, statistics = _layer_norm(x[sample, some], gain[sample], shift[sample])
-            grad_weight_out += multiply(g[0].T, active)
-            grad_weight += multiply(grad_hidden.T, normed[0])
+            grad_weight_out += outer(g[0], active)
+            turned_grad_weight += outer(normed[0], grad_hidden)
             grad_bias += grad_hidden.sum(0)
             grad_normed = multiply(grad_hidden, weight)[None]
             sums = x.new_empty(2, 1, -(-len(hidden) // kernels.ROWS), x.shape[2])
@@ -104,7 +104,7 @@ class _FeedForward(torch.autograd.Function):
             grad_gain[sample] += sums[0].sum(1)
             grad_shift[sample] += sums[1].sum(1)
         of_norm = grad_x, grad_gain, grad_shift
-        return *of_norm, grad_weight, grad_bias, grad_weight_out, grad.sum((0, 1))
+        return *of_norm, turned_grad_weight.T, grad_bias, grad_weight_out, grad.sum((0, 1))
 
 
 def _layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

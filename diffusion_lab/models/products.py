@@ -20,10 +20,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = No
     """The linear map x Wᵀ + bias, added to `residual` if there is one.
 
     Args:
-        x: (sample, node, input channel).
+        x: (…, input channel).
         weight: (output channel, input channel).
         bias: (output channel,).
-        residual: (sample, node, output channel).
+        residual: (…, output channel).
     """
     if _onednn is None or not is_single_on_cpu(x):
         out = functional.linear(x, weight, bias)
@@ -52,6 +52,14 @@ def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None = None, residual: Te
         out = x @ matrix if bias is None else functional.linear(x, matrix.T, bias)
         return out if residual is None else out.add_(residual)
     return (_opaque if torch.compiler.is_compiling() else _multiply)(x, matrix, bias, residual)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix Σ a bᵀ over rows of a (row, i) and b (row, j), (i, j); as `multiply`.
+
+    OneDNN copies what it takes turned as its first factor: that had better be the narrower.
+    """
+    return multiply(a.T, b) if a.shape[1] <= b.shape[1] else multiply(b.T, a).T
 
 
 def _multiply(x: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -83,5 +91,5 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        grad_weight = multiply(rows.T, x.reshape(-1, x.shape[-1]))
+        grad_weight = outer(rows, x.reshape(-1, x.shape[-1]))
         return multiply(grad, weight), grad_weight, rows.sum(0), grad if ctx.is_added else None

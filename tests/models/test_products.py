@@ -41,7 +41,8 @@ def test_result_and_gradients_are_those_of_torch(perturb, assert_agree, shape):
 
 def test_products_of_turned_matrices():
     a, b = torch.randn(5, 40), torch.randn(5, 7)
-    torch.testing.assert_close(products.multiply(a.T, b), torch.einsum("ij,ik->jk", a, b))
+    for turned in (products.multiply(a.T, b), products.outer(a, b), products.outer(b, a).T):
+        torch.testing.assert_close(turned, torch.einsum("ij,ik->jk", a, b))
 
 
 def test_other_precisions_are_left_to_torch():
