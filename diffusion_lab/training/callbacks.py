@@ -94,3 +94,15 @@ class ProgressBar(TQDMProgressBar):
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         return {name.split("/")[-1]: value for name, value in shown.items()}
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Say what the first step waits for; with one epoch, its number says nothing."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description("first step, which may compile loops")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step."""
+        self.train_progress_bar.set_description("training", refresh=False)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
