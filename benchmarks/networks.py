@@ -142,8 +142,7 @@ def _lines(path: str) -> list[str]:
 
 def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
     """Our model, its denoiser D(x, y, σ) and its sampler."""
-    import diffusion_lab.models.kernels  # noqa: F401 - else the first call would import Numba
-    from diffusion_lab.models import DiffusionModelEncProcDec
+    from diffusion_lab.models import DiffusionModelEncProcDec, kernels
     from diffusion_lab.samplers import heun, sample
     from diffusion_lab.schedules import karras
 
@@ -161,6 +160,9 @@ def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
         trainable_size=OUR_TRAINABLE,
         processor=processor,
     )
+
+    # Numba and its engine are imports, which else the first call would make.
+    kernels.run(kernels.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
 
     def sampled(x: Tensor, y: Tensor) -> Tensor:
         levels = karras(STEPS, 100.0, 0.02)
@@ -316,7 +318,7 @@ def serve(library: str, processor: str, threads: int, compiled: bool) -> None:
     for line in sys.stdin:
         what, batch = json.loads(line)
         if what == "product":
-            answer(rate=_product_rate(batch))
+            answer(rate=_product_rate(library))
             continue
         task = {"forward": _forward, "train": _train, "sample": _sample}[what]
         prepared = task(model, denoiser, sampled, batch)
@@ -353,15 +355,18 @@ def _inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, torch.rand(batch, 1, 1, 1, 1) * 3 + 0.1
 
 
-def _product_rate(batch: int) -> float:
-    """Arithmetic per second of the MLP's matrix products on hidden nodes: the median of some."""
-    rows, weight = torch.randn(batch * 642, CHANNELS), torch.randn(MLP_RATIO * CHANNELS, CHANNELS)
-    out, seconds = torch.empty(len(rows), len(weight)), []
+def _product_rate(library: str) -> float:
+    """Arithmetic per second of the MLP's products on the hidden nodes of a sample: the median of some."""
+    if library == "ours":
+        from diffusion_lab.models.products import multiply as product
+    else:
+        product = torch.mm
+    rows, weight, seconds = torch.randn(642, CHANNELS), torch.randn(MLP_RATIO * CHANNELS, CHANNELS), []
     for _ in range(15):
         begin = time.perf_counter()
-        torch.mm(rows, weight.T, out=out)
+        product(rows, weight.T)
         seconds.append(time.perf_counter() - begin)
-    return 2 * out.numel() * CHANNELS / statistics.median(seconds)
+    return 2 * len(rows) * weight.numel() / statistics.median(seconds)
 
 
 def _peak_megabytes() -> float:
