@@ -371,6 +371,15 @@ def test_what_is_exported_makes_the_same_forecast(tuner, toy_checkpoint, tmp_pat
     assert "S_churn" not in block.read_text()
 
 
+def test_what_is_exported_of_a_given_forecaster_leaves_it_to_the_user(toy_checkpoint, tmp_path):
+    forecaster = load_forecaster(toy_checkpoint, "cpu")
+    tuner = SamplerTuner(forecaster, date=DATE, members=3, members_per_call=2)
+    result = tuner.run(WAIT)
+    names = {"forecaster": forecaster}
+    exec(tuner.export(tmp_path)[1].read_text(), names)
+    xr.testing.assert_identical(names["forecast"], result)
+
+
 def test_a_picture_is_stored_with_the_cell(tuner):
     bundle = tuner._repr_mimebundle_()
     assert tuner.wait_idle(WAIT)

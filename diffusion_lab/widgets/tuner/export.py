@@ -7,25 +7,24 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.session import Session
 from diffusion_lab.widgets.tuner.setting import Setting
 
 YAML, PYTHON, NETCDF = "predict_kwargs.yaml", "forecast.py", "forecast.nc"
 
 
-def export(
-    folder: str | Path, setting: Setting, result: Result | None, members_per_call: int, compile: bool = False
-) -> list[Path]:
+def export(folder: str | Path, setting: Setting, session: Session) -> list[Path]:
     """Write `predict_kwargs.yaml`, `forecast.py` and, of a finished result, `forecast.nc`.
 
     Returns:
         The files.
     """
+    result = session.result(setting)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / YAML, folder / PYTHON]
     files[0].write_text(as_yaml(setting))
-    files[1].write_text(as_python(setting, members_per_call, compile))
+    files[1].write_text(as_python(setting, session))
     if result is not None:
         files.append(folder / NETCDF)
         packed = {
@@ -40,14 +39,11 @@ def as_yaml(setting: Setting) -> str:
     return yaml.safe_dump({"predict_kwargs": setting.predict_kwargs}, sort_keys=False)
 
 
-def as_python(setting: Setting, members_per_call: int, compile: bool = False) -> str:
+def as_python(setting: Setting, session: Session) -> str:
     """A script that makes the same forecast, bit for bit on the same machine."""
     kwargs = setting.predict_kwargs
-    compiled = ", compile=True" if compile else ""
     return f"""\
-from diffusion_lab.inference import load_forecaster
-
-forecaster = load_forecaster({setting.checkpoint!r}, device={setting.device!r}{compiled})
+{session.loading(setting)}
 forecast = forecaster.forecast(
     {setting.date!r},
     steps={setting.steps},
@@ -55,7 +51,7 @@ forecast = forecaster.forecast(
     seed={setting.seed},
     noise_scheduler_params={_literal(kwargs["noise_scheduler_params"])},
     sampler_params={_literal(kwargs["sampler_params"])},
-    members_per_call={members_per_call},
+    members_per_call={session.members_per_call(setting.device)},
 )
 """
 

@@ -95,6 +95,18 @@ class Session:
         self._adopted[key] = forecaster
         return key
 
+    def loading(self, setting: Setting) -> str:
+        """Python that makes a setting's forecaster; of an adopted one nobody knows how."""
+        if (setting.checkpoint, setting.device) in self._adopted:
+            return (
+                f"# forecaster: the one that the tuner was given ({setting.checkpoint} on {setting.device})"
+            )
+        compiled = ", compile=True" if self.compile else ""
+        return (
+            "from diffusion_lab.inference import load_forecaster\n\n"
+            f"forecaster = load_forecaster({setting.checkpoint!r}, device={setting.device!r}{compiled})"
+        )
+
     def forecaster(self, checkpoint: str, device: str) -> Forecaster:
         """The forecaster of a checkpoint on a device; the last two are kept.
 

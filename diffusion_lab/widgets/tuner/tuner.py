@@ -190,8 +190,7 @@ class SamplerTuner(Pictured, VBox):
 
     def export(self, folder: str | Path = "tuned_sampler") -> list[Path]:
         """Write `predict_kwargs.yaml`, `forecast.py`, and `forecast.nc` if the forecast is ready."""
-        chunk = self.session.members_per_call(self.setting.device)
-        return export(folder, self.setting, self.session.result(self.setting), chunk, self.session.compile)
+        return export(folder, self.setting, self.session)
 
     def figure(self) -> Figure:
         """Maps and charts of the present setting as one figure; before its forecast, the schedule."""
