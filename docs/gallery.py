@@ -92,7 +92,7 @@ def scores() -> Figure:
     ensembles = verification.forecast_starts(forecaster, starts, 5, 6, **CHEAP)
     result = verification.score(ensembles, store)
     figure = Figure(figsize=(13, 3.4), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=(1.15, 1.15, 0.9, 1))
+    axes = figure.subplots(1, 4, width_ratios=(1.5, 1.15, 0.85, 0.95))
     plots.score_vs_lead(axes[0], result, "t850")
     plots.spread_skill(axes[1], result)
     first = result.sel(variable="t850", lead_time=DAY)
