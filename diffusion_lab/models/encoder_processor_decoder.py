@@ -19,6 +19,8 @@ from diffusion_lab.models.processors import GraphTransformerProcessor, Transform
 
 PROCESSORS = ("graphtransformer", "transformer")
 
+TOGETHER = 2**20  # numbers at the data nodes of the samples that go through the blocks together on a CPU
+
 
 class DiffusionModelEncProcDec(nn.Module):
     """Denoises the normalised next state, given past states (the guide's *state* variant).
@@ -165,6 +167,12 @@ class DiffusionModelEncProcDec(nn.Module):
         batch, _, ensemble = y.shape[:3]
         cond = self.conditioning(c_noise.expand(batch, 1, ensemble, 1, 1).reshape(-1))
         data = (state + self.embed_noised(y[:, 0])).flatten(0, 1)
+        some = _samples_at_a_time(data)
+        parts = [self._blocks(*part) for part in zip(data.split(some), cond.split(some), strict=True)]
+        return torch.cat(parts).unflatten(0, (batch, ensemble))[:, None]
+
+    def _blocks(self, data: Tensor, cond: Tensor) -> Tensor:
+        """From embedded data nodes (sample, node, channel), given cond (sample, condition), to the output."""
         hidden = self.embed_hidden(self.hidden_nodes()).expand(len(data), -1, -1)
         hidden = run_block(
             self, self.encoder, hidden, cond, self.encoder_edges(), self.encoder_edges.neighbours, data
@@ -174,7 +182,7 @@ class DiffusionModelEncProcDec(nn.Module):
         data = run_block(
             self, self.decoder, data, cond, self.decoder_edges(), self.decoder_edges.neighbours, hidden
         )
-        return self.output(self.output_norm(data, cond)).unflatten(0, (batch, ensemble))[:, None]
+        return self.output(self.output_norm(data, cond))
 
     def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
         """What the network denoises for a normalised next state: the state itself.
@@ -242,3 +250,14 @@ class DiffusionTendModelEncProcDec(DiffusionModelEncProcDec):
         n = self.num_prognostic
         state = target[..., :n] * self.tendency_stdev + self.tendency_mean + reference[..., :n]
         return torch.cat([state, target[..., n:]], dim=-1)
+
+
+def _samples_at_a_time(data: Tensor) -> int:
+    """How many samples (sample, node, channel) go through the blocks together: all but on a CPU in inference.
+
+    Arrays of more than some megabytes are given back to the system after each operation, and every page of
+    the next one costs as much as hundreds of its numbers.
+    """
+    if data.device.type != "cpu" or torch.is_grad_enabled():
+        return len(data)
+    return max(1, TOGETHER // data[0].numel())

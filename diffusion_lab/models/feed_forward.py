@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from diffusion_lab.models.normalization import conditional_norm
-from diffusion_lab.models.products import is_single_on_cpu, linear, multiply, outer, runs_plain
+from diffusion_lab.models.products import linear, multiply, outer, runs_plain
 
 A = math.sqrt(8 / math.pi)
 B = 0.044715 * A
@@ -38,52 +38,12 @@ def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, cont
     weights = expand.weight, expand.bias, contract.weight, contract.bias
     if not runs_plain(x):
         return _FeedForward.apply(x.contiguous(), gain, shift, *weights)
-    if is_single_on_cpu(x) and not torch.is_grad_enabled():
-        return _opaque(x, gain, shift, *weights)
     normed = conditional_norm(x, gain, shift)
     if not torch.compiler.is_compiling():
         return x + contract(functional.gelu(expand(normed), approximate="tanh"))
     hidden = linear(normed, expand.weight, expand.bias)
     active = hidden * torch.sigmoid(hidden * (A + B * hidden * hidden))  # compilers write the tanh out too
     return linear(active, contract.weight, contract.bias, x)
-
-
-# Compilers gain by what is between the products of a backward pass; without one the pieces are faster.
-@torch.library.custom_op("diffusion_lab::feed_forward", mutates_args=())
-def _opaque(
-    x: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, weight_out: Tensor, bias_out: Tensor
-) -> Tensor:
-    return _in_pieces(x.contiguous(), gain, shift, weight, bias, weight_out, bias_out, None)
-
-
-@_opaque.register_fake
-def _(x: Tensor, *_: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _in_pieces(
-    x: Tensor,
-    gain: Tensor,
-    shift: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    weight_out: Tensor,
-    bias_out: Tensor,
-    hidden_layer: list[Tensor] | None,
-) -> Tensor:
-    """The result; if there is a list, pieces of the hidden layer before its activation are put there."""
-    from diffusion_lab.models import kernels
-
-    out = torch.empty_like(x)
-    for sample, some in _pieces(x):
-        normed, _ = _layer_norm(x[sample, some], gain[sample], shift[sample])
-        hidden = multiply(normed[0], weight.T)
-        active = torch.empty_like(hidden)
-        kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
-        out[sample, some] = multiply(active, weight_out.T, bias_out, x[sample, some][0])
-        if hidden_layer is not None:
-            hidden_layer.append(hidden)
-    return out
 
 
 class _FeedForward(torch.autograd.Function):
@@ -100,9 +60,19 @@ class _FeedForward(torch.autograd.Function):
         weight_out: Tensor,
         bias_out: Tensor,
     ) -> Tensor:
-        hidden_layer = [] if any(ctx.needs_input_grad) else None
-        out = _in_pieces(x, gain, shift, weight, bias, weight_out, bias_out, hidden_layer)
-        if hidden_layer is not None:
+        from diffusion_lab.models import kernels
+
+        training, hidden_layer = any(ctx.needs_input_grad), []
+        out = torch.empty_like(x)
+        for sample, some in _pieces(x):
+            normed, _ = _layer_norm(x[sample, some], gain[sample], shift[sample])
+            hidden = multiply(normed[0], weight.T)
+            active = torch.empty_like(hidden)
+            kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
+            out[sample, some] = multiply(active, weight_out.T, bias_out, x[sample, some][0])
+            if training:
+                hidden_layer.append(hidden)
+        if training:
             ctx.save_for_backward(x, gain, shift, weight, bias, weight_out, *hidden_layer)
         return out
 

@@ -28,7 +28,7 @@ def test_compiled_blocks_compute_the_same(make, processor):
     for batch in (2, 1, 3):
         results = [model(*inputs(batch)) for model in (plain, compiled)]
         torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
-        with torch.inference_mode():  # where the feed-forward is one operation
+        with torch.inference_mode():  # where the loops are faster
             torch.testing.assert_close(compiled(*inputs(batch)), results[0], atol=1e-5, rtol=1e-5)
         gradients = [
             torch.autograd.grad(result.square().mean(), list(model.parameters()))
