@@ -140,9 +140,16 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+def load_loops() -> None:
+    """Import Numba and its engine (44 MB), which else the first network call would do."""
+    from diffusion_lab.models import kernels
+
+    kernels.run(kernels.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
+
+
 def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
     """Our model, its denoiser D(x, y, σ) and its sampler."""
-    from diffusion_lab.models import DiffusionModelEncProcDec, kernels
+    from diffusion_lab.models import DiffusionModelEncProcDec
     from diffusion_lab.samplers import heun, sample
     from diffusion_lab.schedules import karras
 
@@ -161,8 +168,7 @@ def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
         processor=processor,
     )
 
-    # Numba and its engine are imports, which else the first call would make.
-    kernels.run(kernels.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
+    load_loops()
 
     def sampled(x: Tensor, y: Tensor) -> Tensor:
         levels = karras(STEPS, 100.0, 0.02)

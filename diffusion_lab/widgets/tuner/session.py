@@ -199,9 +199,10 @@ class Session:
         yield run.frame(None, result)
 
     def compiles_first(self, setting: Setting) -> bool:
-        """Whether a run will begin with making the network faster."""
+        """Whether a run will begin with making the network faster; on a CPU it stays as it is."""
         forecaster = self.forecaster(setting.checkpoint, setting.device)
-        return self.compile and forecaster not in self._warm and forecaster not in self._adopted.values()
+        known = forecaster in self._warm or forecaster in self._adopted.values()
+        return self.compile and forecaster.device.type != "cpu" and not known
 
     def _keep(self, setting: Setting, result: Result) -> None:
         self._results[self._key(setting)] = result

@@ -43,7 +43,7 @@ class SamplerTuner(Pictured, VBox):
         device: "cpu", "cuda", …
         data: an open store, its path or name, to start forecasts from; None for the checkpoint's own.
         members_per_call: as of `Forecaster.forecast`, which with this number gives the same bits.
-        compile: as of `load_forecaster`: the first forecast takes long, all later ones a third less.
+        compile: as of `load_forecaster`: on a GPU the first forecast takes long, later ones less.
         settings: first values of controls, such as `sigma_max=90.0`.
 
     Raises:
