@@ -16,10 +16,9 @@ from diffusion_lab.models.embeddings import NoiseConditioning
 from diffusion_lab.models.graph_features import EdgeFeatures, NodeFeatures
 from diffusion_lab.models.normalization import ConditionalLayerNorm
 from diffusion_lab.models.processors import GraphTransformerProcessor, TransformerProcessor, run_block
+from diffusion_lab.models.products import keep_freed_memory
 
 PROCESSORS = ("graphtransformer", "transformer")
-
-TOGETHER = 2**20  # numbers at the data nodes of the samples that go through the blocks together on a CPU
 
 
 class DiffusionModelEncProcDec(nn.Module):
@@ -76,6 +75,7 @@ class DiffusionModelEncProcDec(nn.Module):
             raise ValueError(f"num_prognostic = {num_prognostic} exceeds {num_input = } or {num_output = }")
         if processor not in PROCESSORS:
             raise ValueError(f"processor must be one of {PROCESSORS}, got {processor!r}")
+        keep_freed_memory()
         # All of the arguments but the graph, so that a checkpoint can build the model again.
         self.arguments: dict[str, int | float | str | bool] = {
             "num_input": num_input,
@@ -167,12 +167,6 @@ class DiffusionModelEncProcDec(nn.Module):
         batch, _, ensemble = y.shape[:3]
         cond = self.conditioning(c_noise.expand(batch, 1, ensemble, 1, 1).reshape(-1))
         data = (state + self.embed_noised(y[:, 0])).flatten(0, 1)
-        some = _samples_at_a_time(data)
-        parts = [self._blocks(*part) for part in zip(data.split(some), cond.split(some), strict=True)]
-        return torch.cat(parts).unflatten(0, (batch, ensemble))[:, None]
-
-    def _blocks(self, data: Tensor, cond: Tensor) -> Tensor:
-        """From embedded data nodes (sample, node, channel), given cond (sample, condition), to the output."""
         hidden = self.embed_hidden(self.hidden_nodes()).expand(len(data), -1, -1)
         hidden = run_block(
             self, self.encoder, hidden, cond, self.encoder_edges(), self.encoder_edges.neighbours, data
@@ -182,7 +176,7 @@ class DiffusionModelEncProcDec(nn.Module):
         data = run_block(
             self, self.decoder, data, cond, self.decoder_edges(), self.decoder_edges.neighbours, hidden
         )
-        return self.output(self.output_norm(data, cond))
+        return self.output(self.output_norm(data, cond)).unflatten(0, (batch, ensemble))[:, None]
 
     def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
         """What the network denoises for a normalised next state: the state itself.
@@ -250,14 +244,3 @@ class DiffusionTendModelEncProcDec(DiffusionModelEncProcDec):
         n = self.num_prognostic
         state = target[..., :n] * self.tendency_stdev + self.tendency_mean + reference[..., :n]
         return torch.cat([state, target[..., n:]], dim=-1)
-
-
-def _samples_at_a_time(data: Tensor) -> int:
-    """How many samples (sample, node, channel) go through the blocks together: all but on a CPU in inference.
-
-    Arrays of more than some megabytes are given back to the system after each operation, and every page of
-    the next one costs as much as hundreds of its numbers.
-    """
-    if data.device.type != "cpu" or torch.is_grad_enabled():
-        return len(data)
-    return max(1, TOGETHER // data[0].numel())

@@ -8,7 +8,6 @@ from diffusion_lab.models import (
     ConditionalLayerNorm,
     DiffusionModelEncProcDec,
     DiffusionTendModelEncProcDec,
-    encoder_processor_decoder,
 )
 from diffusion_lab.objectives import DiffusionObjective
 
@@ -45,18 +44,6 @@ def test_samples_and_members_do_not_see_each_other(make, processor):
         for e in range(3):
             one = (slice(b, b + 1), slice(None), slice(e, e + 1))
             torch.testing.assert_close(together[one], model(x[one], y[one], sigma[one]), atol=1e-5, rtol=0)
-
-
-@BOTH
-def test_on_a_cpu_forecasts_take_some_samples_at_a_time(make, processor, monkeypatch):
-    model, tensors = make(processor=processor, num_channels=8), inputs(5, 1)
-    seen = []
-    model.encoder.register_forward_hook(lambda *call: seen.append(len(call[-1])))
-    together = model(*tensors)
-    monkeypatch.setattr(encoder_processor_decoder, "TOGETHER", 2 * CELLS * 8 + 1)
-    with torch.inference_mode():
-        torch.testing.assert_close(model(*tensors), together, atol=1e-5, rtol=0)
-    assert seen == [5, 2, 2, 1]
 
 
 def test_one_input_state_serves_all_members(make):

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +10,7 @@ from torch.nn import functional
 from diffusion_lab.models import products
 
 
-@pytest.fixture(params=["onednn", "torch"], autouse=True)
+@pytest.fixture(params=["onednn", "torch"])
 def library(request, monkeypatch):
     """Each library, wherever the tests run."""
     operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -19,6 +23,7 @@ def with_module(x, residual, module):
     return products.linear(x, module.weight, module.bias, residual)
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("shape", [(3, 20), (1, 1)])
 def test_result_and_gradients_are_those_of_torch(perturb, assert_agree, shape):
     inputs, module = (torch.randn(*shape, 6), torch.randn(*shape, 9)), perturb(nn.Linear(6, 9))
@@ -39,6 +44,7 @@ def test_result_and_gradients_are_those_of_torch(perturb, assert_agree, shape):
         torch.testing.assert_close(with_module(*inputs, module), plain(*inputs, module))
 
 
+@pytest.mark.usefixtures("library")
 def test_products_of_turned_matrices():
     a, b = torch.randn(5, 40), torch.randn(5, 7)
     for turned in (products.multiply(a.T, b), products.outer(a, b), products.outer(b, a).T):
@@ -51,3 +57,19 @@ def test_other_precisions_are_left_to_torch():
     assert torch.equal(double, functional.linear(x.double(), weight.double(), bias.double()))
     with torch.autocast("cpu", torch.bfloat16):
         assert products.linear(x, weight, bias).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a trait of glibc")
+def test_freed_memory_is_kept():
+    """Three arrays of 8 MB, made and forgotten: when they were there some times, no page of them is new."""
+    code = """
+import resource, torch
+from diffusion_lab.models import products
+products.keep_freed_memory()
+for _ in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [torch.ones(2**21) for _ in range(3)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(said) < 1000  # of 6144
