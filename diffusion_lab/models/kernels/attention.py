@@ -132,9 +132,9 @@ def _weights(q, k, top, p):
     As `_products`, but that keys are read once for both, and powers made while the last channels are added.
     """
     p0, p1, z0, z1 = p[0], p[1], F(0), F(0)
-    begun = len(k) > EIGHT or top[0] != 0 or top[1] != 0
+    top0, top1, begun = top[0], top[1], len(k) > EIGHT
     if begun:
-        p0[:], p1[:] = -top[0], -top[1]
+        p0[:], p1[:] = 0, 0
     for c in range(0, len(k), EIGHT):
         a, b = q[0, c:], q[1, c:]
         a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
@@ -154,7 +154,7 @@ def _weights(q, k, top, p):
                 if begun:
                     x += p0[j]
                     y += p1[j]
-                x, y = exp2(x), exp2(y)
+                x, y = exp2(x - top0), exp2(y - top1)
                 p0[j], p1[j] = x, y
                 z0 += x
                 z1 += y
