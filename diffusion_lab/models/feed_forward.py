@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from diffusion_lab.models.normalization import conditional_norm
+from diffusion_lab.models.normalization import conditional_norm, layer_norm, layer_norm_backward
 from diffusion_lab.models.products import linear, multiply, outer, runs_plain
 
 A = math.sqrt(8 / math.pi)
@@ -65,7 +65,7 @@ class _FeedForward(torch.autograd.Function):
         training, hidden_layer = any(ctx.needs_input_grad), []
         out = torch.empty_like(x)
         for sample, some in _pieces(x):
-            normed, _ = _layer_norm(x[sample, some], gain[sample], shift[sample])
+            normed, _ = layer_norm(x[sample, some], gain[sample], shift[sample])
             hidden = multiply(normed[0], weight.T)
             active = torch.empty_like(hidden)
             kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
@@ -92,29 +92,17 @@ class _FeedForward(torch.autograd.Function):
             active, grad_hidden = torch.empty_like(hidden), torch.empty_like(hidden)
             arguments = (hidden, bias, grad_active, active, grad_hidden)
             kernels.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
-            normed, statistics = _layer_norm(x[sample, some], gain[sample], shift[sample])
+            normed, statistics = layer_norm(x[sample, some], gain[sample], shift[sample])
             grad_weight_out += outer(g[0], active)
             turned_grad_weight += outer(normed[0], grad_hidden)
             grad_bias += grad_hidden.sum(0)
             grad_normed = multiply(grad_hidden, weight)[None]
-            sums = x.new_empty(2, 1, -(-len(hidden) // kernels.ROWS), x.shape[2])
-            arguments = (x[sample, some], gain[sample], statistics, grad_normed, grad_x[sample, some], *sums)
-            kernels.run(kernels.layer_norm_backward, sums.shape[2], *arguments)
-            grad_x[sample, some] += g
-            grad_gain[sample] += sums[0].sum(1)
-            grad_shift[sample] += sums[1].sum(1)
-        of_norm = grad_x, grad_gain, grad_shift
-        return *of_norm, turned_grad_weight.T, grad_bias, grad_weight_out, grad.sum((0, 1))
-
-
-def _layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Normed nodes of one sample, (1, node, channel), and their means and scales, (1, node, 2)."""
-    from diffusion_lab.models import kernels
-
-    out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
-    arguments = (x, gain, shift, out, statistics)
-    kernels.run(kernels.layer_norm, x.shape[1], *arguments, least=kernels.LEAST)
-    return out, statistics
+            of_norm = layer_norm_backward(x[sample, some], gain[sample], statistics, grad_normed)
+            grad_x[sample, some] = g + of_norm[0]
+            grad_gain[sample] += of_norm[1]
+            grad_shift[sample] += of_norm[2]
+        of_expand = turned_grad_weight.T, grad_bias
+        return grad_x, grad_gain, grad_shift, *of_expand, grad_weight_out, grad.sum((0, 1))
 
 
 def _pieces(x: Tensor) -> list[tuple[slice, slice]]:

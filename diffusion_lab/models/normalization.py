@@ -98,32 +98,51 @@ def _normed(x: Tensor, heads: tuple[int, int], gains: tuple[Tensor, ...]) -> tup
 
 
 class _LayerNorm(torch.autograd.Function):
-    """LN(x)·gain + bias in float32 on the CPU: x (sample, node, channel), gain and bias (sample, channel)."""
+    """`conditional_norm` in float32 on the CPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        from diffusion_lab.models import kernels
-
         if len(gain) != len(x):
             raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
-        out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
-        arguments = (x, gain, bias, out, statistics)
-        kernels.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
+        out, statistics = layer_norm(x, gain, bias)
         ctx.save_for_backward(x, gain, statistics)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        from diffusion_lab.models import kernels
+        return layer_norm_backward(*ctx.saved_tensors, grad.contiguous())
 
-        x, gain, statistics = ctx.saved_tensors
-        blocks = -(-x.shape[1] // kernels.ROWS)
-        grad_x, sums = torch.empty_like(x), x.new_empty(2, len(x), blocks, x.shape[2])
-        arguments = (x, gain, statistics, grad.contiguous(), grad_x, *sums)
-        least = kernels.LEAST // kernels.ROWS
-        kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments, least=least)
-        return grad_x, *sums.sum(2)
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """LN(x)·gain + bias in float32 on the CPU, without gradients.
+
+    Args:
+        x: (sample, node, channel).
+        gain: (sample, channel).
+        bias: as gain.
+
+    Returns:
+        The result, and of each node the mean and one over the standard deviation, (sample, node, 2).
+    """
+    from diffusion_lab.models import kernels
+
+    out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
+    arguments = (x, gain, bias, out, statistics)
+    kernels.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
+    return out, statistics
+
+
+def layer_norm_backward(x: Tensor, gain: Tensor, statistics: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of x, gain and bias, given that of the result; all shaped as in `layer_norm`."""
+    from diffusion_lab.models import kernels
+
+    blocks = -(-x.shape[1] // kernels.ROWS)
+    grad_x, sums = torch.empty_like(x), x.new_empty(2, len(x), blocks, x.shape[2])
+    arguments = (x, gain, statistics, grad, grad_x, *sums)
+    least = kernels.LEAST // kernels.ROWS
+    kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments, least=least)
+    return grad_x, *sums.sum(2)
 
 
 class _NormedHeads(torch.autograd.Function):

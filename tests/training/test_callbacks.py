@@ -64,3 +64,14 @@ def test_progress_bar_shows_short_names(monkeypatch):
     metrics = {"train/loss": 0.5, "train/samples_per_s": 12.0, "v_num": 3, "val/spread_skill": 1.0}
     monkeypatch.setattr(callbacks.TQDMProgressBar, "get_metrics", lambda *_: dict(metrics))
     assert ProgressBar().get_metrics(None, None) == {"loss": 0.5, "samples_per_s": 12.0, "spread_skill": 1.0}
+
+
+def test_progress_bar_says_what_the_first_step_waits_for(monkeypatch):
+    said = []
+    bar = ProgressBar()
+    bar._train_progress_bar = SimpleNamespace(set_description=lambda text, **_: said.append(text))
+    for name in ("on_train_epoch_start", "on_train_batch_end"):
+        monkeypatch.setattr(callbacks.TQDMProgressBar, name, lambda *_: None)
+    bar.on_train_epoch_start(None)
+    bar.on_train_batch_end(None, None, None, None, 0)
+    assert said == ["first step, which may compile loops", "training"]
