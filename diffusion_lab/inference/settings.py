@@ -92,7 +92,7 @@ class SamplingSettings:
 
     @property
     def noise_correlation(self) -> float:
-        """Of a member's noise between successive forecast steps, see `noise.correlated`."""
+        """Of a member's noise between successive forecast steps, see `noise.MemberNoise`."""
         return self.diffusion_sampler.get(_CORRELATION, 0.0)
 
     def sigmas(self) -> Tensor:
