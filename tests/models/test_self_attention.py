@@ -12,7 +12,7 @@ def plain(query, key, value):
     return torch.einsum("shqk,skhc->sqhc", logits.softmax(-1), value)
 
 
-@pytest.mark.parametrize("channels", [5, 8])
+@pytest.mark.parametrize("channels", [5, 8, 12])
 @pytest.mark.parametrize("size", [1.0, 100.0])  # 100: 2^logit overflows as it is
 def test_result_and_gradients_are_those_of_the_formula(assert_agree, size, channels):
     """Of tensors that lie apart, in single precision; the formula in double precision."""

@@ -113,51 +113,41 @@ def neighbour_attention_backward(
 
 
 @compiled
-def _products(q, k, out):
-    """out[node] += Σ q[channel] k[channel, node]."""
-    for c in range(0, len(k), EIGHT):
-        q0, q1, q2, q3 = q[c], q[c + 1], q[c + 2], q[c + 3]
-        q4, q5, q6, q7 = q[c + 4], q[c + 5], q[c + 6], q[c + 7]
-        k0, k1, k2, k3 = k[c], k[c + 1], k[c + 2], k[c + 3]
-        k4, k5, k6, k7 = k[c + 4], k[c + 5], k[c + 6], k[c + 7]
-        for j in range(out.size):
-            low = q0 * k0[j] + q1 * k1[j] + q2 * k2[j] + q3 * k3[j]
-            out[j] += low + (q4 * k4[j] + q5 * k5[j] + q6 * k6[j] + q7 * k7[j])
+def _compare(q, k, shift, p, out):
+    """out[i, node] = 2^(x − shift[i]) for two queries i, where x = Σ q[i, channel] k[channel, node].
 
-
-@compiled
-def _weights(q, k, top, p):
-    """p[i, node] = 2^(Σ q[i, channel] k[channel, node] − top[i]) for two queries i; returns their sums.
-
-    As `_products`, but that keys are read once for both, and powers made while the last channels are added.
+    With p (2, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
+    both, and the end is made while the last channels are added.
     """
-    p0, p1, z0, z1 = p[0], p[1], F(0), F(0)
-    top0, top1, begun = top[0], top[1], len(k) > EIGHT
+    out0, out1, z0, z1 = out[0], out[1], F(0), F(0)
+    if p is not None:
+        p0, p1 = p[0], p[1]
+    shift0, shift1, begun = shift[0], shift[1], len(k) > EIGHT
     if begun:
-        p0[:], p1[:] = 0, 0
+        out0[:], out1[:] = 0, 0
     for c in range(0, len(k), EIGHT):
         a, b = q[0, c:], q[1, c:]
         a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
         b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
         k0, k1, k2, k3 = k[c], k[c + 1], k[c + 2], k[c + 3]
         k4, k5, k6, k7 = k[c + 4], k[c + 5], k[c + 6], k[c + 7]
-        if c + EIGHT < len(k):
-            for j in range(p0.size):
-                l0, l1, l2, l3, l4, l5, l6, l7 = k0[j], k1[j], k2[j], k3[j], k4[j], k5[j], k6[j], k7[j]
-                p0[j] += a0 * l0 + a1 * l1 + a2 * l2 + a3 * l3 + (a4 * l4 + a5 * l5 + a6 * l6 + a7 * l7)
-                p1[j] += b0 * l0 + b1 * l1 + b2 * l2 + b3 * l3 + (b4 * l4 + b5 * l5 + b6 * l6 + b7 * l7)
-        else:
-            for j in range(p0.size):
-                l0, l1, l2, l3, l4, l5, l6, l7 = k0[j], k1[j], k2[j], k3[j], k4[j], k5[j], k6[j], k7[j]
-                x = a0 * l0 + a1 * l1 + a2 * l2 + a3 * l3 + (a4 * l4 + a5 * l5 + a6 * l6 + a7 * l7)
-                y = b0 * l0 + b1 * l1 + b2 * l2 + b3 * l3 + (b4 * l4 + b5 * l5 + b6 * l6 + b7 * l7)
-                if begun:
-                    x += p0[j]
-                    y += p1[j]
-                x, y = exp2(x - top0), exp2(y - top1)
-                p0[j], p1[j] = x, y
+        last = c + EIGHT == len(k)
+        for j in range(out0.size):
+            l0, l1, l2, l3, l4, l5, l6, l7 = k0[j], k1[j], k2[j], k3[j], k4[j], k5[j], k6[j], k7[j]
+            x = a0 * l0 + a1 * l1 + a2 * l2 + a3 * l3 + (a4 * l4 + a5 * l5 + a6 * l6 + a7 * l7)
+            y = b0 * l0 + b1 * l1 + b2 * l2 + b3 * l3 + (b4 * l4 + b5 * l5 + b6 * l6 + b7 * l7)
+            if begun:
+                x += out0[j]
+                y += out1[j]
+            if last:
+                x, y = x - shift0, y - shift1
+                if p is None:
+                    x, y = exp2(x), exp2(y)
+                else:
+                    x, y = p0[j] * x, p1[j] * y
                 z0 += x
                 z1 += y
+            out0[j], out1[j] = x, y
     return z0, z1
 
 
@@ -213,15 +203,29 @@ def self_attention(begin, end, query, key, value, out, total):
                     length += q[two, c] * q[two, c]
                 if length * longest > F(100 * 100):  # else 2^logit cannot overflow as it is
                     p[two] = 0
-                    _products(q[two], k, p[two])
+                    for c in range(channels):
+                        for j in range(nodes):
+                            p[two, j] += q[two, c] * k[c, j]
                     top[two] = p[two].max()
-            z = _weights(q, k, top, p)
+            z = _compare(q, k, top, None, p)
             _sums(p, v, o)
             for two in range(2):
                 i = min(first + two, nodes - 1)
                 total[s, h, i] = top[two] + F(math.log2(z[two]))
                 for c in range(channels):
                     out[s, i, h, c] = o[two, c] / z[two]
+
+
+@compiled
+def _spread(p, q, out):
+    """out[channel, node] += Σ p[i, node] q[i, channel] over two queries i."""
+    p0, p1 = p[0], p[1]
+    for c in range(0, len(out), 2):
+        o0, o1, a0, a1, b0, b1 = out[c], out[c + 1], q[0, c], q[0, c + 1], q[1, c], q[1, c + 1]
+        for j in range(p0.size):
+            x, y = p0[j], p1[j]
+            o0[j] += x * a0 + y * b0
+            o1[j] += x * a1 + y * b1
 
 
 @compiled
@@ -233,7 +237,8 @@ def self_attention_backward(
     padded = (channels + EIGHT - 1) // EIGHT * EIGHT
     unit = F(1) / F(math.sqrt(channels))
     q, g, o = np.zeros((2, padded), F), np.zeros((2, padded), F), np.empty((2, padded), F)
-    p, slope, top = np.empty((2, nodes), F), np.empty((2, nodes), F), np.empty(2, F)
+    p, slope = np.empty((2, nodes), F), np.empty((2, nodes), F)
+    top, d = np.empty(2, F), np.empty(2, F)
     k, v = np.zeros((padded, nodes), F), np.zeros((padded, nodes), F)
     grad_k, grad_v = np.empty((padded, nodes), F), np.empty((padded, nodes), F)
     for pair in range(begin, end):
@@ -244,25 +249,22 @@ def self_attention_backward(
         grad_k[:], grad_v[:] = 0, 0
         for first in range(0, nodes, 2):
             for two in range(2):
-                i, d = min(first + two, nodes - 1), F(0)
+                i, d[two] = min(first + two, nodes - 1), 0
                 top[two] = total[s, h, i]
                 for c in range(channels):
-                    q[two, c], g[two, c] = query[s, i, h, c] * unit * LOG2E, grad[s, i, h, c]
-                    d += g[two, c] * out[s, i, h, c]
-                slope[two] = -d
-                _products(g[two], v, slope[two])
-            _weights(q, k, top, p)
-            slope *= p
+                    q[two, c], g[two, c] = query[s, i, h, c] * (unit * LOG2E), grad[s, i, h, c]
+                    d[two] += g[two, c] * out[s, i, h, c]
+            _compare(q, k, top, None, p)
+            _compare(g, v, d, p, slope)
             _sums(slope, k, o)
-            for two in range(min(2, nodes - first)):
-                i, weight, change = first + two, p[two], slope[two]
+            if first + 1 == nodes:
+                p[1], slope[1] = 0, 0
+            _spread(p, g, grad_v)
+            _spread(slope, q, grad_k)
+            for two in range(2):
+                i = min(first + two, nodes - 1)
                 for c in range(channels):
                     grad_query[s, i, h, c] = o[two, c] * unit
-                    a, b, of_k, of_v = query[s, i, h, c] * unit, g[two, c], grad_k[c], grad_v[c]
-                    for j in range(nodes):
-                        of_k[j] += change[j] * a
-                    for j in range(nodes):
-                        of_v[j] += weight[j] * b
         for j in range(nodes):
             for c in range(channels):
-                grad_key[s, j, h, c], grad_value[s, j, h, c] = grad_k[c, j], grad_v[c, j]
+                grad_key[s, j, h, c], grad_value[s, j, h, c] = grad_k[c, j] / LOG2E, grad_v[c, j]
