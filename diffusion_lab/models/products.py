@@ -1,10 +1,13 @@
 """Matrix products, on a CPU by the faster of the two libraries that come with torch.
 
-Torch multiplies single-precision matrices with MKL, which uses half the width of the registers that AMD's
-processors with AVX-512 have. OneDNN takes half the time there and rounds alike. Torch shows it in single
-precision only as the operation that torch.compile writes for CPUs; where that is missing, torch's own serves.
+Torch multiplies single-precision matrices with MKL, which is the faster one on Intel's processors. On AMD's
+with AVX-512 it uses half the width of the registers, and oneDNN takes half the time and rounds alike. Torch
+shows that in single precision only as the operation that torch.compile writes for CPUs; where it is missing,
+torch's own serves.
 """
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +15,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_wide = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _wide else None
+
+def _is_amd() -> bool:
+    """Whether the processor says so: on Linux in a file, on Windows by its name."""
+    facts = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (facts.read_text() if facts.exists() else platform.processor())
+
+
+_serves = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _serves and _is_amd() else None
 
 
 def keep_freed_memory() -> None:

@@ -113,33 +113,29 @@ def neighbour_attention_backward(
 
 
 @compiled
-def _compare(q, k, shift, p, out):
+def _compare(size, q, k, shift, p, out):
     """out[i, node] = 2^(x − shift[i]) for two queries i, where x = Σ q[i, channel] k[channel, node].
 
-    With p (2, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
-    both, and the end is made while the last channels are added.
+    With p (i, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
+    both queries, and the end is made while the last channels are added.
     """
     out0, out1, z0, z1 = out[0], out[1], F(0), F(0)
     if p is not None:
         p0, p1 = p[0], p[1]
-    shift0, shift1, begun = shift[0], shift[1], len(k) > EIGHT
-    if begun:
-        out0[:], out1[:] = 0, 0
+    shift0, shift1 = shift[0], shift[1]
+    out0[:size], out1[:size] = 0, 0
     for c in range(0, len(k), EIGHT):
         a, b = q[0, c:], q[1, c:]
         a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
         b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
         k0, k1, k2, k3 = k[c], k[c + 1], k[c + 2], k[c + 3]
         k4, k5, k6, k7 = k[c + 4], k[c + 5], k[c + 6], k[c + 7]
-        last = c + EIGHT == len(k)
-        for j in range(out0.size):
+        ends = c + EIGHT == len(k)
+        for j in range(size):
             l0, l1, l2, l3, l4, l5, l6, l7 = k0[j], k1[j], k2[j], k3[j], k4[j], k5[j], k6[j], k7[j]
-            x = a0 * l0 + a1 * l1 + a2 * l2 + a3 * l3 + (a4 * l4 + a5 * l5 + a6 * l6 + a7 * l7)
-            y = b0 * l0 + b1 * l1 + b2 * l2 + b3 * l3 + (b4 * l4 + b5 * l5 + b6 * l6 + b7 * l7)
-            if begun:
-                x += out0[j]
-                y += out1[j]
-            if last:
+            x = out0[j] + a0 * l0 + a1 * l1 + a2 * l2 + a3 * l3 + (a4 * l4 + a5 * l5 + a6 * l6 + a7 * l7)
+            y = out1[j] + b0 * l0 + b1 * l1 + b2 * l2 + b3 * l3 + (b4 * l4 + b5 * l5 + b6 * l6 + b7 * l7)
+            if ends:
                 x, y = x - shift0, y - shift1
                 if p is None:
                     x, y = exp2(x), exp2(y)
@@ -152,7 +148,7 @@ def _compare(q, k, shift, p, out):
 
 
 @compiled
-def _sums(p, v, out):
+def _sums(size, p, v, out):
     """out[i, channel] = Σ p[i, node] v[channel, node] for two queries i."""
     p0, p1 = p[0], p[1]
     for c in range(0, len(v), EIGHT):
@@ -160,7 +156,7 @@ def _sums(p, v, out):
         v4, v5, v6, v7 = v[c + 4], v[c + 5], v[c + 6], v[c + 7]
         s0, s1, s2, s3, s4, s5, s6, s7 = F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0)
         t0, t1, t2, t3, t4, t5, t6, t7 = F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0)
-        for j in range(p0.size):
+        for j in range(size):
             x, y = p0[j], p1[j]
             s0, t0 = s0 + x * v0[j], t0 + y * v0[j]
             s1, t1 = s1 + x * v1[j], t1 + y * v1[j]
@@ -177,55 +173,74 @@ def _sums(p, v, out):
 
 
 @compiled
-def self_attention(begin, end, query, key, value, out, total):
-    """Attention of all nodes over all nodes, for (sample, head); see `self_attention`.
-
-    All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit. Queries go in pairs,
-    an odd last one with itself.
-    """
-    _, nodes, heads, channels = query.shape
-    padded = (channels + EIGHT - 1) // EIGHT * EIGHT
-    unit = LOG2E / F(math.sqrt(channels))
-    q, p, top = np.zeros((2, padded), F), np.empty((2, nodes), F), np.empty(2, F)
-    k, v = np.zeros((padded, nodes), F), np.zeros((padded, nodes), F)
-    o = np.empty((2, padded), F)
-    for pair in range(begin, end):
-        s, h = pair // heads, pair % heads
-        for j in range(nodes):
-            for c in range(channels):
-                k[c, j], v[c, j] = key[s, j, h, c], value[s, j, h, c]
-        longest = (k * k).sum(0).max()
-        for first in range(0, nodes, 2):
-            for two in range(2):
-                i, length, top[two] = min(first + two, nodes - 1), F(0), F(0)
-                for c in range(channels):
-                    q[two, c] = query[s, i, h, c] * unit
-                    length += q[two, c] * q[two, c]
-                if length * longest > F(100 * 100):  # else 2^logit cannot overflow as it is
-                    p[two] = 0
-                    for c in range(channels):
-                        for j in range(nodes):
-                            p[two, j] += q[two, c] * k[c, j]
-                    top[two] = p[two].max()
-            z = _compare(q, k, top, None, p)
-            _sums(p, v, o)
-            for two in range(2):
-                i = min(first + two, nodes - 1)
-                total[s, h, i] = top[two] + F(math.log2(z[two]))
-                for c in range(channels):
-                    out[s, i, h, c] = o[two, c] / z[two]
-
-
-@compiled
-def _spread(p, q, out):
+def _spread(size, p, q, out):
     """out[channel, node] += Σ p[i, node] q[i, channel] over two queries i."""
     p0, p1 = p[0], p[1]
     for c in range(0, len(out), 2):
         o0, o1, a0, a1, b0, b1 = out[c], out[c + 1], q[0, c], q[0, c + 1], q[1, c], q[1, c + 1]
-        for j in range(p0.size):
+        for j in range(size):
             x, y = p0[j], p1[j]
             o0[j] += x * a0 + y * b0
             o1[j] += x * a1 + y * b1
+
+
+@compiled
+def _zeros(rows, nodes):
+    """Zeros (row, node), and some more nodes, so that each row begins a line of the cache.
+
+    The lines of a row are odd in number: those of neighbouring rows do not push each other out.
+    """
+    width = (nodes + 15) // 16 // 2 * 32 + 16
+    flat = np.zeros(rows * width + 16, F)
+    skip = -flat.ctypes.data % 64 // 4
+    return flat[skip : skip + rows * width].reshape(rows, width)
+
+
+@compiled
+def _turned(x, s, h, out):
+    """out[channel, node] = x[s, node, h, channel]."""
+    for j in range(x.shape[1]):
+        for c in range(x.shape[3]):
+            out[c, j] = x[s, j, h, c]
+
+
+@compiled
+def self_attention(begin, end, query, key, value, out, total):
+    """Attention of all nodes over all nodes, for (sample, head); see `self_attention`.
+
+    All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit. Queries go in pairs,
+    the last one of an odd number with zeros.
+    """
+    _, nodes, heads, channels = query.shape
+    padded, even = (channels + EIGHT - 1) // EIGHT * EIGHT, nodes + nodes % 2
+    unit = LOG2E / F(math.sqrt(channels))
+    q, o, p = np.zeros((even, padded), F), np.empty((even, padded), F), _zeros(2, nodes)
+    k, v = _zeros(padded, nodes), _zeros(padded, nodes)
+    top = np.zeros(even, F)
+    for pair in range(begin, end):
+        s, h = pair // heads, pair % heads
+        _turned(key, s, h, k)
+        _turned(value, s, h, v)
+        longest = (k * k).sum(0).max()
+        for i in range(nodes):
+            length = F(0)
+            for c in range(channels):
+                q[i, c] = query[s, i, h, c] * unit
+                length += q[i, c] * q[i, c]
+            top[i] = 0
+            if length * longest > F(100 * 100):  # else 2^logit cannot overflow as it is
+                p[0] = 0
+                for c in range(channels):
+                    for j in range(nodes):
+                        p[0, j] += q[i, c] * k[c, j]
+                top[i] = p[0].max()
+        for i in range(0, nodes, 2):
+            z = _compare(nodes, q[i : i + 2], k, top[i : i + 2], None, p)
+            _sums(nodes, p, v, o[i : i + 2])
+            for two in range(min(2, nodes - i)):
+                total[s, h, i + two] = top[i + two] + F(math.log2(z[two]))
+                for c in range(channels):
+                    out[s, i + two, h, c] = o[i + two, c] / z[two]
 
 
 @compiled
@@ -234,37 +249,31 @@ def self_attention_backward(
 ):  # fmt: skip
     """Gradients of `self_attention`, its weights p made again; as in `neighbour_attention_backward`."""
     _, nodes, heads, channels = query.shape
-    padded = (channels + EIGHT - 1) // EIGHT * EIGHT
+    padded, even = (channels + EIGHT - 1) // EIGHT * EIGHT, nodes + nodes % 2
     unit = F(1) / F(math.sqrt(channels))
-    q, g, o = np.zeros((2, padded), F), np.zeros((2, padded), F), np.empty((2, padded), F)
-    p, slope = np.empty((2, nodes), F), np.empty((2, nodes), F)
-    top, d = np.empty(2, F), np.empty(2, F)
-    k, v = np.zeros((padded, nodes), F), np.zeros((padded, nodes), F)
-    grad_k, grad_v = np.empty((padded, nodes), F), np.empty((padded, nodes), F)
+    q, g, o = np.zeros((even, padded), F), np.zeros((even, padded), F), np.empty((even, padded), F)
+    p, slope = _zeros(2, nodes), _zeros(2, nodes)
+    top, d = np.zeros(even, F), np.zeros(even, F)
+    k, v = _zeros(padded, nodes), _zeros(padded, nodes)
+    grad_k, grad_v = _zeros(padded, nodes), _zeros(padded, nodes)
     for pair in range(begin, end):
         s, h = pair // heads, pair % heads
-        for j in range(nodes):
+        _turned(key, s, h, k)
+        _turned(value, s, h, v)
+        for i in range(nodes):
+            d[i], top[i] = 0, total[s, h, i]
             for c in range(channels):
-                k[c, j], v[c, j] = key[s, j, h, c], value[s, j, h, c]
+                q[i, c], g[i, c] = query[s, i, h, c] * (unit * LOG2E), grad[s, i, h, c]
+                d[i] += g[i, c] * out[s, i, h, c]
         grad_k[:], grad_v[:] = 0, 0
-        for first in range(0, nodes, 2):
-            for two in range(2):
-                i, d[two] = min(first + two, nodes - 1), 0
-                top[two] = total[s, h, i]
-                for c in range(channels):
-                    q[two, c], g[two, c] = query[s, i, h, c] * (unit * LOG2E), grad[s, i, h, c]
-                    d[two] += g[two, c] * out[s, i, h, c]
-            _compare(q, k, top, None, p)
-            _compare(g, v, d, p, slope)
-            _sums(slope, k, o)
-            if first + 1 == nodes:
-                p[1], slope[1] = 0, 0
-            _spread(p, g, grad_v)
-            _spread(slope, q, grad_k)
-            for two in range(2):
-                i = min(first + two, nodes - 1)
-                for c in range(channels):
-                    grad_query[s, i, h, c] = o[two, c] * unit
-        for j in range(nodes):
+        for i in range(0, nodes, 2):
+            two = slice(i, i + 2)
+            _compare(nodes, q[two], k, top[two], None, p)
+            _compare(nodes, g[two], v, d[two], p, slope)
+            _sums(nodes, slope, k, o[two])
+            _spread(nodes, p, g[two], grad_v)
+            _spread(nodes, slope, q[two], grad_k)
+        for i in range(nodes):
             for c in range(channels):
-                grad_key[s, j, h, c], grad_value[s, j, h, c] = grad_k[c, j] / LOG2E, grad_v[c, j]
+                grad_query[s, i, h, c] = o[i, c] * unit
+                grad_key[s, i, h, c], grad_value[s, i, h, c] = grad_k[c, i] / LOG2E, grad_v[c, i]
