@@ -78,7 +78,7 @@ numbers. Forecasts are kept in OUTPUT/forecasts: stopped, the same command goes 
 keys: checkpoint    a released name or a path; forecasts are made from it
       forecast      or: a forecast file (.nc or .zarr); then `data` is needed
       data          store with the truth (default: the one the checkpoint names)
-      start, end    window of the starts (default: 2025)
+      start, end    window of the starts (default: the checkpoint's test window, or 2025)
       starts        how many (26), every how long (14d)
       lead_time     how far (5d)
       members, seed ensemble size (16) and seed (0)
@@ -119,7 +119,7 @@ keys: checkpoint    a released name or a path
       lead_time     how far to forecast (1d)
       start, end    window to search on (default: from the end of the training window to the unseen dates)
       starts        dates in it (8); few dates and members make a trial cheap, more make it sure
-      unseen_start, unseen_end           window to judge by (2025)
+      unseen_start, unseen_end           window to judge by (the checkpoint's test window, or 2025)
       unseen_starts, unseen_every        how many dates (13), every how long (28d)
       space.KEY     what to choose from: sampler, schedule_type (lists of names), num_steps, sigma_max,
                     sigma_min, rho, S_churn, S_min, S_max, S_noise ([lowest,highest], or a value to keep)

@@ -102,8 +102,8 @@ class VerifyRequest(Request):
 
     checkpoint: str | None = None
     forecast: str | None = None
-    start: Date = "2025"
-    end: Date = "2025"
+    start: Date | None = None
+    end: Date | None = None
     starts: PositiveInt = 26
     every: Lead | None = "14d"
     lead_time: Lead = "5d"
@@ -150,7 +150,7 @@ def run_verify(request: VerifyRequest) -> None:
         )
     if request.checkpoint is not None:
         forecast, scores, store, facts = _verify_checkpoint(request)
-        title = f"{request.checkpoint}, {request.start} to {request.end}"
+        title = f"{request.checkpoint}, {facts['Starts']}"
     else:
         if request.data is None:
             raise ConfigError("verify forecast=FILE needs data=STORE, the truth")
@@ -168,7 +168,8 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     forecaster = load_forecaster(request.checkpoint, request.device)
     store = forecaster.reader(request.data).store
     steps = steps_of(forecaster, request.lead_time)
-    starts = _starts(forecaster, store, steps, request)
+    asked = test_window(forecaster, request.start, request.end)
+    starts = _starts(forecaster, store, steps, request, asked)
     forecast, scores = run_protocol(
         forecaster,
         starts,
@@ -182,6 +183,7 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     settings = forecaster.settings.override(**request.overrides).as_dict()
     facts = {
         "Checkpoint": request.checkpoint,
+        "Starts": " to ".join(asked),
         "Forecast step": lead_name(forecaster.step),
         **{
             group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())
@@ -191,14 +193,22 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     return forecast, scores, store, facts
 
 
-def _starts(forecaster: Forecaster, store: Store, steps: int, request: VerifyRequest) -> np.ndarray:
+def test_window(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
+    """First and last date to judge by: as asked for, or those the checkpoint names, or else 2025."""
+    named = forecaster.release.training.get("test_window", ("2025", "2025"))
+    return start or named[0], end or named[1]
+
+
+def _starts(
+    forecaster: Forecaster, store: Store, steps: int, request: VerifyRequest, asked: tuple[str, str]
+) -> np.ndarray:
     # All valid times must be in the store; the window is of the starts.
-    window = period(request.start, request.end)
+    window = period(*asked)
     dates = possible_starts(store, forecaster.step, forecaster.model.multistep_input, None)
     dates = dates[(dates >= window[0]) & (dates <= min(window[1], store.dates[-1] - steps * forecaster.step))]
     if len(dates) == 0:
         raise ConfigError(
-            f"no forecast to {request.lead_time} from {request.start} to {request.end} in {store!r}; "
+            f"no forecast to {request.lead_time} from {asked[0]} to {asked[1]} in {store!r}; "
             "give start=… and end=… within its dates"
         )
     every = None if request.every is None else lead_timedelta(request.every)

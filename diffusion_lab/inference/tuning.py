@@ -17,7 +17,7 @@ from diffusion_lab.config import ConfigError, Date, Lead
 from diffusion_lab.data.dates import lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.inference.requests import Request, steps_of
+from diffusion_lab.inference.requests import Request, steps_of, test_window
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.verification.search import SearchResult, search_sampler
@@ -93,13 +93,13 @@ def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tu
     """The dates to search on and those to judge by: two windows that share no date.
 
     By default the first is what lies between the training window that the checkpoint names and the second,
-    and the second is 2025, the test year.
+    and the second is the test window that it names, or else 2025.
 
     Raises:
         ConfigError: the windows overlap, hold no date, or the checkpoint names no training window.
     """
     store = forecaster.reader(request.data).store
-    first, last = _window("unseen_start", request.unseen_start or "2025", request.unseen_end or "2025")
+    first, last = _window("unseen_start", *test_window(forecaster, request.unseen_start, request.unseen_end))
     trained = forecaster.release.training.get("window")
     if request.start is None and trained is None:
         raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")

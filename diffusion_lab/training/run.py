@@ -124,6 +124,7 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "command": command,
         "data": run.store.path,
         "window": [loader.training.start, loader.training.end],
+        "test_window": [loader.test.start, loader.test.end],
         "samples": len(run.data.train_set),
         "steps": training.max_steps,
         "batch_size": loader.batch_size * system.devices * system.num_nodes,

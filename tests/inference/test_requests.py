@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from diffusion_lab.config import ConfigError
+from diffusion_lab.inference.release import load_release, save_release
 from diffusion_lab.inference.requests import (
     ForecastRequest,
     VerifyRequest,
@@ -150,6 +151,19 @@ def test_a_checkpoint_is_verified_over_its_window(checkpoint, reports, capsys, t
     # Starts on 1 and 17 January; two days from 2 February are beyond the store, which ends on the 3rd.
     assert reports[0].attrs["num_starts"] == 2
     assert reports[0]["lead_time"].size == 2
+
+
+def test_a_checkpoint_is_verified_over_the_test_window_that_it_names(checkpoint, reports, capsys, tmp_path):
+    own = tmp_path / "own.safetensors"
+    release, *network = load_release(checkpoint)
+    release.training["test_window"] = ["2024-12-20", "2024-12-29"]
+    save_release(own, release, *network)
+    words = ("every=1d", "lead_time=1d", "members=2", f"output={tmp_path}")
+    run_verify(VerifyRequest.parse([f"checkpoint={own}", *words]))
+    assert reports[0].attrs["num_starts"] == 10
+    assert "2024-12-20 to 2024-12-29" in capsys.readouterr().out
+    run_verify(VerifyRequest.parse([f"checkpoint={own}", *words, "start=2024-12-26", "starts=9"]))
+    assert reports[1].attrs["num_starts"] == 4
 
 
 def test_a_forecast_file_is_verified_as_its_checkpoint_would_be(checkpoint, toy_store, tmp_path, reports):

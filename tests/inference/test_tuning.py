@@ -20,6 +20,9 @@ def test_search_and_judgement_share_no_date(checkpoint, forecaster):
     assert (len(seen), str(seen[0])[:10], str(seen[-1])[:10]) == (8, "2024-11-02", "2024-12-30")
     assert [str(day)[:10] for day in unseen[:2]] == ["2025-01-02", "2025-01-07"]
     assert len(unseen) == 7
+    forecaster.release.training["test_window"] = ["2025-01-20", "2025"]
+    _, unseen = search_dates(forecaster, request(checkpoint, "start=null", "unseen_start=null"), 1)
+    assert str(unseen[0])[:10] == "2025-01-21"
     words = ["start=2024-12", "end=2024-12-20", "starts=2", "unseen_start=2024-12-21", "unseen_starts=3"]
     seen, unseen = search_dates(forecaster, request(checkpoint, *words), 2)
     assert [str(day)[:10] for day in seen] == ["2024-12-02", "2024-12-18"]  # two inputs, two steps

@@ -26,6 +26,12 @@ def test_the_batch_of_a_model_card_is_that_of_all_devices(toy_config, tmp_path):
     assert training_facts(run, "", 1.0)["batch_size"] == 24
 
 
+def test_a_checkpoint_names_the_windows_of_its_training(toy_config, tmp_path):
+    facts = training_facts(build(toy_config(tmp_path, "dataloader.test.end=2025-02-01")), "", 1.0)
+    assert facts["test_window"][1] == "2025-02-01"
+    assert facts["window"] != facts["test_window"]
+
+
 def test_a_model_with_levels_given_one_by_one_is_evaluated_with_them(toy_config, tmp_path, monkeypatch):
     """Of such a schedule no number of steps can be asked for."""
     schedule, asked = {"schedule_type": "manual", "sigmas": [80.0, 10.0, 1.0]}, {}
