@@ -20,7 +20,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
-        return feed_forward(x, *self.norm.gain_and_bias(cond), self.expand, self.contract)
+        return feed_forward(x, *self.norm.gain_and_shift(cond), self.expand, self.contract)
 
 
 class QKNorm(nn.Module):

@@ -1,4 +1,4 @@
-"""Layer normalisation whose scale and bias follow the noise level, and that of the channels of a head."""
+"""Layer normalisation whose scale and shift follow the noise level, and that of the channels of a head."""
 
 from typing import Any
 
@@ -39,20 +39,20 @@ class ConditionalLayerNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Normalise x (sample, node, channel) given cond (sample, condition); returns the shape of x."""
-        out = conditional_norm(x, *self.gain_and_bias(cond))
+        out = conditional_norm(x, *self.gain_and_shift(cond))
         return out.type_as(x) if self.autocast else out
 
-    def gain_and_bias(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+    def gain_and_shift(self, cond: Tensor) -> tuple[Tensor, Tensor]:
         """What the normalised x is multiplied by, and what is added then, each (sample, channel)."""
         return 1 + self.scale(cond), self.bias(cond)
 
 
-def conditional_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """LN(x)·gain + bias for x (sample, node, channel), gain and bias (sample, channel)."""
+def conditional_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """LN(x)·gain + shift for x (sample, node, channel), gain and shift (sample, channel)."""
     if not runs_plain(x):
-        return _LayerNorm.apply(x.contiguous(), gain, bias)
+        return _LayerNorm.apply(x.contiguous(), gain, shift)
     normalised = functional.layer_norm(x, x.shape[-1:], eps=EPS)
-    return torch.addcmul(bias[:, None], normalised, gain[:, None])
+    return torch.addcmul(shift[:, None], normalised, gain[:, None])
 
 
 def heads_of(x: Tensor, layer: nn.Linear, heads: tuple[int, int], *gains: Tensor) -> tuple[Tensor, ...]:
@@ -101,10 +101,10 @@ class _LayerNorm(torch.autograd.Function):
     """`conditional_norm` in float32 on the CPU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         if len(gain) != len(x):
             raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
-        out, statistics = layer_norm(x, gain, bias)
+        out, statistics = layer_norm(x, gain, shift)
         ctx.save_for_backward(x, gain, statistics)
         return out
 
@@ -114,13 +114,13 @@ class _LayerNorm(torch.autograd.Function):
         return layer_norm_backward(*ctx.saved_tensors, grad.contiguous())
 
 
-def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """LN(x)·gain + bias in float32 on the CPU, without gradients.
+def layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """LN(x)·gain + shift in float32 on the CPU, without gradients.
 
     Args:
         x: (sample, node, channel).
         gain: (sample, channel).
-        bias: as gain.
+        shift: as gain.
 
     Returns:
         The result, and of each node the mean and one over the standard deviation, (sample, node, 2).
@@ -128,13 +128,13 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     from diffusion_lab.models import kernels
 
     out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
-    arguments = (x, gain, bias, out, statistics)
+    arguments = (x, gain, shift, out, statistics)
     kernels.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
     return out, statistics
 
 
 def layer_norm_backward(x: Tensor, gain: Tensor, statistics: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, gain and bias, given that of the result; all shaped as in `layer_norm`."""
+    """Gradients of x, gain and shift, given that of the result; all shaped as in `layer_norm`."""
     from diffusion_lab.models import kernels
 
     blocks = -(-x.shape[1] // kernels.ROWS)

@@ -97,15 +97,15 @@ def head_norm_backward(begin, end, x, low, weight, scale, grad, grad_x, grad_wei
 
 
 @compiled
-def layer_norm(begin, end, x, gain, bias, out, statistics):
-    """Rows of x̂·gain + bias with x̂ = (x − mean)·scale; see `normalization.ConditionalLayerNorm`.
+def layer_norm(begin, end, x, gain, shift, out, statistics):
+    """Rows of x̂·gain + shift with x̂ = (x − mean)·scale; see `normalization.ConditionalLayerNorm`.
 
-    x, out (sample, node, channel); gain, bias (sample, channel); statistics (sample, node, 2): mean, scale.
+    x, out (sample, node, channel); gain, shift (sample, channel); statistics (sample, node, 2): mean, scale.
     """
     nodes, width = x.shape[1:]
     for index in range(begin, end):
         s, n = index // nodes, index % nodes
-        row, o, w, b = x[s, n], out[s, n], gain[s], bias[s]
+        row, o, w, b = x[s, n], out[s, n], gain[s], shift[s]
         total, squares = F(0), F(0)
         for j in range(width):
             total += row[j]
@@ -119,18 +119,18 @@ def layer_norm(begin, end, x, gain, bias, out, statistics):
 
 
 @compiled
-def layer_norm_backward(begin, end, x, gain, statistics, grad, grad_x, grad_gain, grad_bias):
-    """Gradients of blocks of nodes; grad_gain and grad_bias (sample, block, channel) are those of each block.
+def layer_norm_backward(begin, end, x, gain, statistics, grad, grad_x, grad_gain, grad_shift):
+    """Gradients of blocks of nodes; grad_gain and grad_shift (sample, block, channel) are of a block each.
 
     ∂x = scale (∂x̂ − mean ∂x̂ − x̂ mean(∂x̂ x̂)) with ∂x̂ = ∂y gain, means over channels.
     """
     nodes, width = x.shape[1:]
     blocks = grad_gain.shape[1]
     y, z = np.empty(width, F), np.empty(width, F)
-    of_gain, of_bias = np.empty(width, F), np.empty(width, F)
+    of_gain, of_shift = np.empty(width, F), np.empty(width, F)
     for index in range(begin, end):
         s, block = index // blocks, index % blocks
-        of_gain[:], of_bias[:] = 0, 0
+        of_gain[:], of_shift[:] = 0, 0
         for n in range(block * ROWS, min(nodes, (block + 1) * ROWS)):
             row, g, of_x, w = x[s, n], grad[s, n], grad_x[s, n], gain[s]
             mean, scale = statistics[s, n, 0], statistics[s, n, 1]
@@ -148,5 +148,5 @@ def layer_norm_backward(begin, end, x, gain, statistics, grad, grad_x, grad_gain
             for j in range(width):
                 of_gain[j] += g[j] * y[j]
             for j in range(width):
-                of_bias[j] += g[j]
-        grad_gain[s, block], grad_bias[s, block] = of_gain, of_bias
+                of_shift[j] += g[j]
+        grad_gain[s, block], grad_shift[s, block] = of_gain, of_shift
