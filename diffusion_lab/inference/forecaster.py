@@ -368,10 +368,10 @@ def load_forecaster(checkpoint: str | Path, device: str = "auto", *, compile: bo
             f"there is no checkpoint {str(checkpoint)!r}; give a path, or one of {', '.join(released)}"
         )
     release, model, latitudes, longitudes = load_release(path)
-    model = model.to(choose_device(device))
-    if compile:
+    forecaster = Forecaster(release, model.to(choose_device(device)), latitudes, longitudes)
+    if compile and forecaster.device.type != "cpu":
         compile_blocks(model)
-    return Forecaster(release, model, latitudes, longitudes)
+    return forecaster
 
 
 def choose_device(name: str) -> torch.device:

@@ -236,6 +236,14 @@ def test_a_device_can_be_chosen(checkpoint):
             load_forecaster(checkpoint, name)
 
 
+def test_on_a_cpu_nothing_is_compiled(checkpoint, monkeypatch):
+    """Not even a probe, which takes seconds and warns where there is no compiler."""
+    monkeypatch.setattr("diffusion_lab.inference.forecaster.compile_blocks", lambda model: 1 / 0)
+    load_forecaster(checkpoint, "cpu", compile=True)
+    with pytest.raises(ZeroDivisionError):
+        load_forecaster(checkpoint, "meta", compile=True)
+
+
 def test_a_checkpoint_samples_with_the_noise_it_was_trained_on(isotropic, toy_store):
     """F = 0: the tendency is a multiple of the noise, so it has no part beyond the noise's wavenumbers."""
     batch = torch.from_numpy(isotropic.reader(toy_store).inputs(toy_store.dates[[40, 41]]))[None].double()
