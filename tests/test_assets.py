@@ -40,7 +40,7 @@ def test_released_checkpoints_beat_persistence(store, name):
     forecast = forecaster.forecast(start, 1, 2, 0, store, {"num_steps": 6}, {"sampler": "deis"})
     first, last = (store.index(date) for date in (start, start + forecaster.step))
     area = area_weights(store.latitudes, store.longitudes)
-    # The transformers were trained for a few hundred steps, the weak one for less.
+    # The transformers were trained for fewer steps, the weak one for hundreds.
     most = 0.9 if name.endswith("weak") else 0.75 if name.endswith("transformer") else 0.6
     for variable in ("z500", "t850"):
         before, after = store.read([first, last], [variable])[:, 0, 0]
