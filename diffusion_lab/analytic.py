@@ -156,9 +156,12 @@ class Gaussian:
         return self._scale(y, ((eigenvalues + sigma_next**2) / (eigenvalues + sigma**2)).sqrt())
 
     def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Clean draws, float64 (…, grid, variable); the mean must be broadcastable to `shape`."""
+        """Clean draws, float64 (…, grid, variable); the mean must be broadcastable to `shape`.
+
+        By the symmetric root of C, which is the same on all machines, as the signs of eigenvectors are not.
+        """
         white = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return self.mean + self.modes @ (self.eigenvalues.sqrt()[:, None] * white)
+        return self.mean + self.modes @ (self.eigenvalues.sqrt()[:, None] * (self.modes.mT @ white))
 
     def _scale(self, y: Tensor, factors: Tensor) -> Tensor:
         modes, mean = self.modes.to(y), self.mean.to(y)

@@ -135,6 +135,16 @@ def test_gaussian_probability_flow_is_what_samplers_converge_to():
     assert torch.allclose(sample(heun, target, y, levels), exact, atol=2e-4)
 
 
+def test_a_seed_draws_the_same_wherever_it_runs():
+    """By the symmetric root of C: eigenvectors have any sign, and those of equal eigenvalues turn freely."""
+    covariance = torch.tensor([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]], dtype=torch.float64)
+    drawn = Gaussian(0.5, covariance).sample((4, 3, 1), torch.Generator().manual_seed(0))
+    white = torch.randn(4, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # The eigenvalue of (1, 1, 1)/√3 is 4, that of all normal to it 1: to the identity the root adds 1/3.
+    root = torch.eye(3, dtype=torch.float64) + 1 / 3
+    torch.testing.assert_close(drawn, 0.5 + root @ white)
+
+
 def test_gaussian_refuses_what_is_no_covariance():
     with pytest.raises(ValueError, match="symmetric"):
         Gaussian(0.0, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
