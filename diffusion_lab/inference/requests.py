@@ -168,7 +168,7 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     forecaster = load_forecaster(request.checkpoint, request.device)
     store = forecaster.reader(request.data).store
     steps = steps_of(forecaster, request.lead_time)
-    asked = test_window(forecaster, request.start, request.end)
+    asked = window_to_judge_by(forecaster, request.start, request.end)
     starts = _starts(forecaster, store, steps, request, asked)
     forecast, scores = run_protocol(
         forecaster,
@@ -193,7 +193,7 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     return forecast, scores, store, facts
 
 
-def test_window(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
+def window_to_judge_by(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
     """First and last date to judge by: as asked for, or those the checkpoint names, or else 2025."""
     named = forecaster.release.training.get("test_window", ("2025", "2025"))
     return start or named[0], end or named[1]

@@ -17,7 +17,7 @@ from diffusion_lab.config import ConfigError, Date, Lead
 from diffusion_lab.data.dates import lead_timedelta, period
 from diffusion_lab.data.module import forecast_starts as possible_starts
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.inference.requests import Request, steps_of, test_window
+from diffusion_lab.inference.requests import Request, steps_of, window_to_judge_by
 from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.verification.search import SearchResult, search_sampler
@@ -99,7 +99,8 @@ def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tu
         ConfigError: the windows overlap, hold no date, or the checkpoint names no training window.
     """
     store = forecaster.reader(request.data).store
-    first, last = _window("unseen_start", *test_window(forecaster, request.unseen_start, request.unseen_end))
+    judged = window_to_judge_by(forecaster, request.unseen_start, request.unseen_end)
+    first, last = _window("unseen_start", *judged)
     trained = forecaster.release.training.get("window")
     if request.start is None and trained is None:
         raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")

@@ -116,8 +116,9 @@ def neighbour_attention_backward(
 def _compare(size, q, k, shift, p, out):
     """out[i, node] = 2^(x − shift[i]) for two queries i, where x = Σ q[i, channel] k[channel, node].
 
-    With p (i, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
-    both queries, and the end is made while the last channels are added.
+    With p (2, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
+    both queries, and the end is made while the last channels are added. Of q (2, channel), k (channel, node),
+    out (2, node) the first `size` nodes count: rows are padded, see `_zeros`. So it is below.
     """
     out0, out1, z0, z1 = out[0], out[1], F(0), F(0)
     if p is not None:
@@ -275,5 +276,6 @@ def self_attention_backward(
             _spread(nodes, slope, q[two], grad_k)
         for i in range(nodes):
             for c in range(channels):
+                # The queries in q were multiplied by log₂ e, of which the gradient of keys knows nothing.
                 grad_query[s, i, h, c] = o[i, c] * unit
                 grad_key[s, i, h, c], grad_value[s, i, h, c] = grad_k[c, i] / LOG2E, grad_v[c, i]
