@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffusion_lab.models import products
+from diffusion_lab.models.kernels import loops
 
 
 @pytest.fixture(params=["onednn", "torch"])
@@ -49,6 +50,32 @@ def test_products_of_turned_matrices():
     a, b = torch.randn(5, 40), torch.randn(5, 7)
     for turned in (products.multiply(a.T, b), products.outer(a, b), products.outer(b, a).T):
         torch.testing.assert_close(turned, torch.einsum("ij,ik->jk", a, b))
+
+
+@pytest.mark.parametrize(("vendor", "amd"), [("AuthenticAMD", True), ("GenuineIntel", False)])
+def test_processors_are_told_apart(vendor, amd, tmp_path, monkeypatch):
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    monkeypatch.setattr(products, "Path", lambda _: facts)
+    assert products._is_amd() is amd
+    facts.unlink()
+    monkeypatch.setattr(products.platform, "processor", lambda: f"AMD64 Family 25, {vendor}")
+    assert products._is_amd() is amd
+
+
+@pytest.mark.parametrize(
+    ("features", "own", "set_to"),
+    [
+        ("+avx2,+avx512f", None, "+avx2,+avx512f,-prefer-256-bit"),
+        ("+avx2", None, None),
+        ("+avx512f", "+avx2", "+avx2"),  # what the user asked Numba for stays
+    ],
+)
+def test_numba_is_told_of_whole_registers_where_there_are(features, own, set_to, monkeypatch):
+    monkeypatch.setattr(loops, "get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(loops.numba.config, "CPU_FEATURES", own)
+    loops._use_whole_registers()
+    assert set_to == loops.numba.config.CPU_FEATURES
 
 
 def test_other_precisions_are_left_to_torch():
