@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from diffusion_lab.data.gaussian_grid import gaussian_latitudes
+from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.verification.ensemble import area_means, summarise
 from diffusion_lab.verification.spectra import PowerSpectrum
 

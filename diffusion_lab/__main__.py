@@ -2,6 +2,6 @@
 
 import sys
 
-from diffusion_lab.cli import main
+from diffusion_lab.commands.cli import main
 
 sys.exit(main())

@@ -17,10 +17,10 @@ from PIL import Image
 
 from diffusion_lab import plots, verification
 from diffusion_lab.assets import store_path
-from diffusion_lab.data import Store, open_store
 from diffusion_lab.graphs import multi_scale
 from diffusion_lab.inference import Forecaster, load_forecaster
 from diffusion_lab.plots.style import DIFFERENCE
+from diffusion_lab.stores import Store, open_store
 from diffusion_lab.widgets import SamplerTuner
 
 FOLDER = Path(__file__).parent

@@ -44,7 +44,7 @@ def toy_fields():
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory):
     """Daily from 2024-01-01 to 2025-02-03; statistics over 2024; 2024-04-10 is missing."""
-    from diffusion_lab.data import StoreMetadata, Variable, create_store
+    from diffusion_lab.making import StoreMetadata, Variable, create_store
 
     metadata = StoreMetadata(
         [
@@ -170,3 +170,86 @@ def heun_factor():
         return y
 
     return factor
+
+
+@pytest.fixture
+def fields():
+    """(30 dates, z t orography, 12 cells) float32."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(30, 3, 12)) * np.array([500.0, 8.0, 0.0])[:, None]
+    x += np.array([5.5e4, 250.0, 0.0])[:, None]
+    x[:, 2] = np.arange(12)
+    return x.astype(np.float32)
+
+
+@pytest.fixture
+def metadata():
+    """Six-hourly from 1 January 2024, two dates missing, statistics over the first 20 dates."""
+    from diffusion_lab.making import StoreMetadata, Variable
+
+    dates = np.datetime64("2024-01-01") + np.arange(30) * np.timedelta64(6, "h")
+    variables = [
+        Variable("z500", "m2 s-2", long_name="geopotential"),
+        Variable("t850", "K", "diagnostic"),
+        Variable("orography", "m2 s-2", "forcing", constant_in_time=True),
+    ]
+    return StoreMetadata(
+        variables,
+        dates,
+        np.repeat([60.0, 0.0, -60.0], 4),
+        np.tile([0.0, 90.0, 180.0, 270.0], 3),
+        (3, 4),
+        "3x4",
+        statistics_window=("2024-01-01", dates[19]),
+        missing_dates=dates[[4, 25]],
+        attributes={"licence": "CC0"},
+    )
+
+
+def released(config, path, perturb_scale):
+    """A checkpoint of an untrained network, its weights moved by `perturb_scale` times random numbers."""
+    import torch
+
+    from diffusion_lab.commands.train import export_release
+    from diffusion_lab.training.build import build
+
+    run = build(config)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in run.task.model.parameters():
+            parameter.add_(perturb_scale * torch.randn(parameter.shape, generator=generator))
+    return export_release(run, path, {"seed": 0, "command": "made by a test"})
+
+
+def loaded(path):
+    from diffusion_lab.inference import load_forecaster
+
+    return load_forecaster(path, "cpu")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(toy_config, tmp_path_factory):
+    """Of a tendency model of t850 and msl; forcings are orography, cos_julian_day and insolation."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return released(toy_config(folder), folder / "toy.safetensors", 0.1)
+
+
+@pytest.fixture(scope="session")
+def blank(toy_config, tmp_path_factory):
+    """Of a tendency model with F = 0 of t850, with msl as a diagnostic variable."""
+    folder = tmp_path_factory.mktemp("blank")
+    config = toy_config(folder, "data.diagnostic=[msl]")
+    return loaded(released(config, folder / "blank.safetensors", 0.0))
+
+
+@pytest.fixture(scope="session")
+def isotropic(toy_config, tmp_path_factory):
+    """Of a tendency model with F = 0 and noise up to wavenumber 3."""
+    folder = tmp_path_factory.mktemp("isotropic")
+    config = toy_config(folder, "model.model.diffusion.noise_max_wavenumber=3")
+    return loaded(released(config, folder / "isotropic.safetensors", 0.0))
+
+
+@pytest.fixture
+def forecaster(checkpoint):
+    return loaded(checkpoint)

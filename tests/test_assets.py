@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from diffusion_lab.assets import checkpoints, store_path, stores
-from diffusion_lab.data import open_store
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import load_forecaster
+from diffusion_lab.stores import open_store
 
 
 @pytest.fixture(scope="module")

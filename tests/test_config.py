@@ -5,7 +5,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from diffusion_lab.cli import main
+from diffusion_lab.commands.cli import main
 from diffusion_lab.config import ConfigError, compose, config_folder, instantiate, nearest, validate
 from diffusion_lab.objectives import DiffusionObjective
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
 TASK = "diffusion_lab.training.forecaster.GraphForecaster"
 TEND_TASK = "diffusion_lab.training.forecaster.GraphTendForecaster"
-SETTINGS = "diffusion_lab.inference.settings.SamplingSettings"
+SETTINGS = "diffusion_lab.sampling.SamplingSettings"
 _DIFFUSION = "model.model.diffusion"
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 from diffusion_lab.config.facts import disagreements
 from diffusion_lab.config.names import our_name
 from diffusion_lab.config.targets import check_target, fault, target_given
-from diffusion_lab.data.dates import lead_name, period
+from diffusion_lab.stores.dates import lead_name, period
 
 # Arguments of a network that `training.build` takes from elsewhere in the config, or from the data.
 NETWORK_ARGUMENTS = (

@@ -67,3 +67,8 @@ def direction_seen_from(receivers: Float64, senders: Float64) -> Float64:
     length = np.linalg.norm(tangent, axis=-1, keepdims=True)
     # Below 1e-9 rad (6 mm on Earth) the direction is rounding noise.
     return np.divide(tangent, length, out=np.zeros_like(tangent), where=length > 1e-9)
+
+
+def gaussian_latitudes(count: int) -> NDArray[np.float64]:
+    """Return the `count` Gaussian latitudes in degrees, from north to south."""
+    return np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(count)[0][::-1]))

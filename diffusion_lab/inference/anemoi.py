@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lab.assets import store_path
-from diffusion_lab.data.store import Store, open_store
-from diffusion_lab.data.variables import Variables
 from diffusion_lab.denoisers import Denoiser, check_sigma
 from diffusion_lab.inference.forecaster import Forecaster, choose_device
 from diffusion_lab.inference.release import Release, describe_variables
+from diffusion_lab.stores.store import Store, open_store
+from diffusion_lab.stores.variables import Variables
 
 REMEDY = "it is not on this Python's path: pip install anemoi-models==0.13.0"
 

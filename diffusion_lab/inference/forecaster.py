@@ -14,17 +14,17 @@ import xarray as xr
 from torch import Tensor, nn
 
 from diffusion_lab.assets import checkpoints, store_path
-from diffusion_lab.data.dates import lead_timedelta
-from diffusion_lab.data.states import Normalizer, StateReader
-from diffusion_lab.data.store import Store, open_store
-from diffusion_lab.data.variables import Variables
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.inference.output import forecast_dataset
 from diffusion_lab.inference.release import Release, load_release
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import compile_blocks
 from diffusion_lab.noise import MemberNoise, SphericalNoise
 from diffusion_lab.samplers import Step
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.states import Normalizer, StateReader
+from diffusion_lab.stores.store import Store, open_store
+from diffusion_lab.stores.variables import Variables
 
 # Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache.
 MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}

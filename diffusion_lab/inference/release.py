@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from diffusion_lab.data.dates import lead_timedelta
-from diffusion_lab.data.store import Role, Store
-from diffusion_lab.data.variables import Variables
 from diffusion_lab.graphs import build_graph
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.store import Role, Store
+from diffusion_lab.stores.variables import Variables
 
 FORMAT = "diffusion_lab release 1"
 MODELS = {cls.__name__: cls for cls in (DiffusionModelEncProcDec, DiffusionTendModelEncProcDec)}

@@ -9,18 +9,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from diffusion_lab.plots.style import (
-    BASELINES,
-    BLACK,
-    BLUE,
-    LINES,
-    SKY,
-    in_days,
-    label,
-    lead_time_axis,
-    pretty_units,
-    tidy,
-)
+from diffusion_lab.plots.style import BASELINES, BLACK, BLUE, LINES, SKY, in_days, label, lead_time_axis, tidy
+from diffusion_lab.stores.units import pretty_units
 from diffusion_lab.verification import format_lead_time
 from diffusion_lab.verification.events import roc_curve
 from diffusion_lab.verification.summary import names_of_baselines

@@ -6,13 +6,13 @@ Lines take the Okabe-Ito palette and fields perceptually even maps, which colour
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
+
+from diffusion_lab.stores.units import pretty_units
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
@@ -30,15 +30,6 @@ BASELINES = {"persistence": VERMILION, "climatology": GREEN}
 FIELD = "viridis"
 SPREAD = "BuPu"
 DIFFERENCE = "RdBu_r"
-
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def pretty_units(units: str) -> str:
-    """CF units as they are set in print: "m2 s-2" becomes "m² s⁻²"."""
-    if units in ("", "1"):
-        return "–"
-    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda match: match[0].translate(_SUPERSCRIPT), units)
 
 
 def label(name: str, units: str) -> str:

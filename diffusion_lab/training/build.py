@@ -13,17 +13,17 @@ from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import checkpoints, store_path, stores
 from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, nearest, parameters
-from diffusion_lab.data.dates import lead_timedelta
-from diffusion_lab.data.forcings import COMPUTED_FORCINGS
-from diffusion_lab.data.module import ForecastDataModule, forecast_starts
-from diffusion_lab.data.states import Normalizer
-from diffusion_lab.data.store import Store, open_store
-from diffusion_lab.data.variables import Variables
 from diffusion_lab.inference.release import load_release
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
+from diffusion_lab.stores.module import ForecastDataModule, forecast_starts
+from diffusion_lab.stores.states import Normalizer
+from diffusion_lab.stores.store import Store, open_store
+from diffusion_lab.stores.variables import Variables
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
 
 

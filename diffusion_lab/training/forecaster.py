@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.training.distributed import gather
 from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
 

@@ -20,15 +20,14 @@ _MODULES = {
     "run_protocol": "protocol",
     "score": "protocol",
     "spread_out": "protocol",
-    "save_report": "report",
     "format_lead_time": "tables",
     "markdown_table": "tables",
     "score_table": "tables",
     "shown_leads": "tables",
     "search_sampler": "search",
-    "SearchSpace": "search_space",
-    "SettingScorer": "setting_scores",
-    "compare_scores": "setting_scores",
+    "SearchSpace": "search",
+    "SettingScorer": "search",
+    "compare_scores": "search",
 }
 __all__ = list(_MODULES)
 

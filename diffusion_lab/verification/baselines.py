@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diffusion_lab.data.climatology import Climatology, climatology_of, hour_of_day
-from diffusion_lab.data.store import Store
+from diffusion_lab.stores.climatology import Climatology, climatology_of, hour_of_day
+from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.events import Event
 from diffusion_lab.verification.layout import by_lead_time, fields_like
 

@@ -13,11 +13,11 @@ import torch
 import xarray as xr
 from rich.progress import Progress
 
-from diffusion_lab.data.climatology import climatology_of
-from diffusion_lab.data.dates import lead_name
-from diffusion_lab.data.store import Store
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.graphs.weights import is_limited_area
+from diffusion_lab.stores.climatology import climatology_of
+from diffusion_lab.stores.dates import lead_name
+from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.baselines import baselines_of, extremes, truth_of
 from diffusion_lab.verification.forecasts import case_means
 from diffusion_lab.verification.layout import by_lead_time

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from diffusion_lab.data.gaussian_grid import gaussian_latitudes
 from diffusion_lab.graphs import area_weights
+from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.noise import spherical_harmonics
 
 _MOST_WAVENUMBERS = 40  # by default: of a fine grid, more would need gigabytes of harmonics

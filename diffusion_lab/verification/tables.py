@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from diffusion_lab.plots.style import pretty_units
+from diffusion_lab.stores.units import pretty_units
 from diffusion_lab.verification.summary import names_of_baselines
 
 _SHORT = {

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from diffusion_lab.analytic import LinearGaussianForecast
 from diffusion_lab.denoisers import Denoiser
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.noise import noise_like
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.verification.ensemble import fair_crps
 
 

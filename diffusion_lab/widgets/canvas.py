@@ -15,7 +15,8 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike
 
-from diffusion_lab.plots.style import FIELD, pretty_units
+from diffusion_lab.plots.style import FIELD
+from diffusion_lab.stores.units import pretty_units
 
 
 class FieldCanvas(anywidget.AnyWidget):

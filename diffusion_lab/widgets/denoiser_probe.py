@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffusion_lab.data.module import ForecastDataset, forecast_starts
-from diffusion_lab.data.store import Store
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster, load_forecaster
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.plots import field_map
 from diffusion_lab.plots.style import BLUE, DIFFERENCE, VERMILION, level_axis, tidy
+from diffusion_lab.stores.module import ForecastDataset, forecast_starts
+from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.widgets.canvas import FieldCanvas
 from diffusion_lab.widgets.panel import Panel, geometric, menu, slider

@@ -3,9 +3,10 @@ import pytest
 import torch
 import xarray as xr
 
-from diffusion_lab.data import StoreMetadata, Variable, compute_forcing, create_store
 from diffusion_lab.inference import SamplingSettings, load_forecaster
+from diffusion_lab.making import StoreMetadata, Variable, create_store
 from diffusion_lab.noise import MemberNoise, spherical_harmonics
+from diffusion_lab.stores import compute_forcing
 
 DAY = np.timedelta64(1, "D")
 START = "2024-12-05"

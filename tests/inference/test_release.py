@@ -7,9 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from diffusion_lab.data.variables import Variables
 from diffusion_lab.inference import load_forecaster, load_release, save_release
 from diffusion_lab.inference.release import describe_variables
+from diffusion_lab.stores.variables import Variables
 
 
 @pytest.fixture(scope="module")

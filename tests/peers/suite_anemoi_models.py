@@ -18,9 +18,9 @@ from anemoi.utils.config import DotDict
 from omegaconf import OmegaConf
 from torch_geometric.data import HeteroData
 
-from diffusion_lab.data import StoreMetadata, Variable, create_store
 from diffusion_lab.denoisers import CallCounter
 from diffusion_lab.inference.anemoi import from_anemoi
+from diffusion_lab.making import StoreMetadata, Variable, create_store
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.samplers import SAMPLERS, dpmpp_2m, heun, sample
 from diffusion_lab.schedules import karras

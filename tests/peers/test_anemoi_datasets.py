@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 import yaml
 
-from diffusion_lab.data import StoreMetadata, Variable, compute_forcing, create_store, open_store
-from diffusion_lab.data.statistics import STATISTICS
+from diffusion_lab.making import StoreMetadata, Variable, create_store
+from diffusion_lab.stores import compute_forcing, open_store
+from diffusion_lab.stores.statistics import STATISTICS
 
 DUMP = Path(__file__).with_name("dump_with_anemoi.py")
 HALF_DAY = np.timedelta64(12, "h")

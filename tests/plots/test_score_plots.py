@@ -15,7 +15,7 @@ from diffusion_lab.plots import (
     spread_skill,
     training_curves,
 )
-from diffusion_lab.plots.style import pretty_units
+from diffusion_lab.stores.units import pretty_units
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 
+from diffusion_lab.commands.train import draw_training, export_release, read_log
 from diffusion_lab.config import ConfigError
 from diffusion_lab.inference import load_release
 from diffusion_lab.training.build import build
 from diffusion_lab.training.fit import build_trainer, fit, load_averaged
 from diffusion_lab.training.forecaster import GraphForecaster
-from diffusion_lab.training.run import draw_training, export_release, read_log
 
 CUT_AT = 5  # between the checkpoints of steps 3 and 6; validation follows steps 4 and 8
 SETTINGS = (
@@ -95,7 +95,7 @@ def test_ctrl_c_anywhere(config, uncut, ctrl_c, tmp_path, cls, method, step_of):
 def test_sigkill(toy_overrides, config, uncut, tmp_path):
     script = f"""
 import os, signal, sys
-from diffusion_lab.cli import main
+from diffusion_lab.commands.cli import main
 from diffusion_lab.training.forecaster import GraphForecaster
 original = GraphForecaster.training_step
 def killed(self, *args):

@@ -8,8 +8,8 @@ import torch
 
 from diffusion_lab.analytic import LinearGaussianForecast
 from diffusion_lab.graphs.icosahedron import refined_icosahedron
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.noise import MemberNoise
+from diffusion_lab.sampling import SamplingSettings
 
 DAY = np.timedelta64(86400, "s")
 FIRST = np.datetime64("2024-11-01", "s")

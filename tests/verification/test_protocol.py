@@ -5,9 +5,9 @@ import pytest
 import torch
 import xarray as xr
 
-from diffusion_lab.data.climatology import climatology_of
 from diffusion_lab.graphs import area_weights
-from diffusion_lab.inference.settings import SamplingSettings
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.climatology import climatology_of
 from diffusion_lab.verification import (
     baselines_of,
     deterministic_forecast,

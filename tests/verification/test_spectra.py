@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data.gaussian_grid import gaussian_latitudes
 from diffusion_lab.graphs import area_weights
+from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.noise import spherical_harmonics
 from diffusion_lab.verification.spectra import PowerSpectrum, quadrature_weights
 

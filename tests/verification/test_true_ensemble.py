@@ -10,9 +10,9 @@ from diffusion_lab.denoisers import ErrorInjector
 from diffusion_lab.graphs import multi_scale
 from diffusion_lab.graphs.icosahedron import refined_icosahedron
 from diffusion_lab.graphs.sphere import to_latitude_longitude
-from diffusion_lab.inference.settings import SamplingSettings
 from diffusion_lab.models import DiffusionModelEncProcDec
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.verification.true_ensemble import compare_with_truth, expected_distance
 
 RING = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])

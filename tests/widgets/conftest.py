@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.data.store import open_store
 from diffusion_lab.graphs import build_graph
 from diffusion_lab.inference import Release, save_release
 from diffusion_lab.inference.release import VariableInfo, fingerprint
 from diffusion_lab.models import DiffusionModelEncProcDec
+from diffusion_lab.stores.store import open_store
 
 RECIPE = {"graph": "multi_scale", "refinement": 1}
 

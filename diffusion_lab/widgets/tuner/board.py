@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_lab.plots.style import pretty_units
+from diffusion_lab.stores.units import pretty_units
 from diffusion_lab.widgets.tuner.charts import colour
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.session import Frame

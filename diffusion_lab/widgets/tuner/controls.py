@@ -11,13 +11,13 @@ import torch
 from ipywidgets import HTML, BoundedIntText, Combobox, Dropdown, SelectionSlider, ValueWidget, VBox
 
 from diffusion_lab.assets import checkpoints
-from diffusion_lab.data.module import forecast_starts
-from diffusion_lab.data.store import Store
 from diffusion_lab.inference import Forecaster
-from diffusion_lab.inference.settings import options_of
 from diffusion_lab.samplers import SAMPLERS
 from diffusion_lab.samplers.churn import GAMMA_MAX
+from diffusion_lab.sampling import options_of
 from diffusion_lab.schedules import SCHEDULES
+from diffusion_lab.stores.module import forecast_starts
+from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.panel import geometric
 from diffusion_lab.widgets.tuner.setting import Setting, flat
 

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffusion_lab.data.dates import lead_name
 from diffusion_lab.plots import field_map
 from diffusion_lab.plots.style import DIFFERENCE, FIELD, SPREAD, label
+from diffusion_lab.stores.dates import lead_name
 from diffusion_lab.widgets.tuner import charts
 from diffusion_lab.widgets.tuner.pictures import field_limits
 from diffusion_lab.widgets.tuner.result import Result

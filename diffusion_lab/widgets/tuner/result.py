@@ -10,10 +10,10 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from diffusion_lab.data.store import Store
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster
 from diffusion_lab.inference.output import forecast_dataset
+from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.ensemble import area_means, summarise
 from diffusion_lab.verification.ranks import rank_table
 from diffusion_lab.verification.spectra import PowerSpectrum

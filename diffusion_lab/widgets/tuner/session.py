@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.data.store import Store
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.inference import Forecaster, load_forecaster
 from diffusion_lab.inference.forecaster import SolverStep
+from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.tuner.result import Place, Result, truth_of
 from diffusion_lab.widgets.tuner.setting import Setting
 from diffusion_lab.widgets.worker import Cancelled

@@ -13,8 +13,8 @@ import yaml
 from diffusion_lab.assets import checkpoints
 from diffusion_lab.config import nearest
 from diffusion_lab.inference import Forecaster
-from diffusion_lab.inference.settings import GUIDE_SAMPLER, GUIDE_SCHEDULER, options_of
 from diffusion_lab.samplers import SAMPLERS
+from diffusion_lab.sampling import GUIDE_SAMPLER, GUIDE_SCHEDULER, options_of
 from diffusion_lab.schedules import SCHEDULES
 
 SCHEDULE_KEYS = ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho")

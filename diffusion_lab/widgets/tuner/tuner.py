@@ -13,9 +13,9 @@ from ipywidgets import HTML, HBox, VBox
 from matplotlib.figure import Figure
 
 from diffusion_lab.config import nearest
-from diffusion_lab.data.module import forecast_starts
-from diffusion_lab.data.store import Store
 from diffusion_lab.inference import Forecaster
+from diffusion_lab.stores.module import forecast_starts
+from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.charts import Pictured
 from diffusion_lab.widgets.tuner import board
 from diffusion_lab.widgets.tuner.controls import Controls

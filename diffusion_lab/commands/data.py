@@ -1,0 +1,106 @@
+"""`diffusion-lab data create | inspect | list`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Column, Table
+
+_CREATE_HELP = """\
+Create a store, the zarr folder that training and verification read, from a recipe.
+
+A recipe is a YAML file that names the source files (netCDF, zarr or GRIB), the variables to take from them,
+the computed forcings to add, and the training period over which statistics are taken. The smallest is
+
+    description: Daily fields over Europe
+    source: data/*.nc
+    statistics: {start: 2000, end: 2014}
+    variables: {t2m: t2m, z500: {variable: z, level: 500}}
+    forcings: [cos_latitude, sin_latitude, cos_julian_day, sin_julian_day]
+
+The recipes that come along (diffusion-lab data list) can be given by name, and are to be copied and changed.
+Interrupted? Run the same command again: it goes on where it stopped, and gives the same store."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command `data`; the chosen function is left in `run`, and takes the parsed arguments."""
+    data = subparsers.add_parser(
+        "data",
+        help="create and inspect stores of weather data",
+        description="Create and inspect stores: zarr folders in the layout of anemoi-datasets.",
+    )
+    commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    create = commands.add_parser(
+        "create",
+        help="create a store from a recipe",
+        description=_CREATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    create.add_argument("recipe", help="YAML file, name of a shipped recipe, or 'speedy'")
+    create.add_argument("store", help="store to write, a local path or an fsspec URL; usually NAME.zarr")
+    create.add_argument("--start", help="only with 'speedy': first date to simulate")
+    create.add_argument("--end", help="only with 'speedy': last date to simulate")
+    create.set_defaults(run=run_create)
+    inspect = commands.add_parser(
+        "inspect",
+        help="show what is in a store",
+        description="Show the dates, grid, size, variables, roles, units and statistics of a store.",
+    )
+    inspect.add_argument("store", help="a local path or an fsspec URL of a store (zarr v2 or v3)")
+    inspect.set_defaults(run=run_inspect)
+    listing = commands.add_parser(
+        "list",
+        help="list the shipped recipes",
+        description="List the recipes that `diffusion-lab data create` knows by name.",
+    )
+    listing.set_defaults(run=run_list)
+
+
+def _console() -> Console:
+    # Wide enough for whole numbers, also where the output is piped; a narrow terminal breaks the lines.
+    return Console(width=max(Console().width, 110))
+
+
+def run_create(arguments: argparse.Namespace) -> None:
+    """Create a store; see `create --help`."""
+    from diffusion_lab.stores.inspect import describe_store
+
+    if arguments.recipe == "speedy":
+        from diffusion_lab.making.speedy.simulation import create_speedy_store
+
+        period = {name: getattr(arguments, name) for name in ("start", "end") if getattr(arguments, name)}
+        store = create_speedy_store(arguments.store, **period)
+    else:
+        from diffusion_lab.making.create import create_from_recipe
+        from diffusion_lab.making.recipes import load_recipe
+
+        if arguments.start or arguments.end:
+            raise ValueError("--start and --end go with 'speedy'; a recipe says its dates under dates.")
+        store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
+    _console().print(describe_store(store))
+
+
+def run_inspect(arguments: argparse.Namespace) -> None:
+    """Show what is in a store."""
+    from diffusion_lab.stores.inspect import describe_store
+    from diffusion_lab.stores.store import open_store
+
+    _console().print(describe_store(open_store(arguments.store)))
+
+
+def run_list(arguments: argparse.Namespace) -> None:
+    """List the shipped recipes."""
+    from diffusion_lab.making.recipes import shipped_recipes
+
+    table = Table("recipe", "what it makes", Column("file", overflow="fold"))
+    table.add_row(
+        "speedy",
+        "a simulated atmosphere: the SPEEDY model at T31",
+        "diffusion_lab/making/speedy/simulation.py",
+    )
+    for name, file in shipped_recipes().items():
+        table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
+    _console().print(table)

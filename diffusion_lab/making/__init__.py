@@ -1,0 +1,5 @@
+"""Making stores: recipes, sources (netCDF, zarr, GRIB) and the writer."""
+
+from diffusion_lab.making.writer import StoreMetadata, StoreWriter, Variable, create_store
+
+__all__ = ["StoreMetadata", "StoreWriter", "Variable", "create_store"]

@@ -1,0 +1,229 @@
+"""Recipes: what a store is made from and holds, written in YAML, checked before anything is read."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+import diffusion_lab
+from diffusion_lab.stores.dates import lead_name
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
+from diffusion_lab.stores.store import Role
+
+
+def _one_date(value: Any) -> str:
+    """A date as YAML gives it (text, date, datetime or number of a year), as text of that precision."""
+    text = value.isoformat() if isinstance(value, datetime.date) else str(value)
+    try:
+        date = np.datetime64(text)
+    except ValueError:
+        date = np.datetime64("NaT")
+    if np.isnat(date):
+        raise ValueError(f"{value!r} is no date; write 2020, 2020-01-31 or 2020-01-31T18:00")
+    return text
+
+
+def _one_forcing(name: str) -> str:
+    if name not in COMPUTED_FORCINGS:
+        raise ValueError(f"unknown forcing {name!r}{_hint(name, COMPUTED_FORCINGS)}")
+    return name
+
+
+def _hint(name: str, allowed: tuple[str, ...]) -> str:
+    near = get_close_matches(name, allowed, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(allowed)}"
+
+
+Date = Annotated[str, BeforeValidator(_one_date)]
+Lead = Annotated[str, AfterValidator(lead_name)]
+Forcing = Annotated[str, AfterValidator(_one_forcing)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        allowed = tuple(cls.model_fields)
+        unknown = [str(key) for key in values if key not in allowed] if isinstance(values, Mapping) else []
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]!r}{_hint(unknown[0], allowed)}")
+        return values
+
+
+class VariableRecipe(_Strict):
+    """One variable of the store; a bare text stands for `variable`.
+
+    Attributes:
+        variable: its name in the files.
+        level: the value of its level coordinate, if it has several.
+        role: forcing, prognostic or diagnostic.
+        units: in place of those in the files.
+        allow_nan: NaN may stand in it.
+    """
+
+    variable: str
+    level: float | None = None
+    role: Role = "prognostic"
+    units: str | None = None
+    allow_nan: bool = False
+
+
+class ConstantRecipe(_Strict):
+    """One field that is the same at all dates, always a forcing; a bare text stands for `variable`."""
+
+    variable: str
+    level: float | None = None
+    units: str | None = None
+    allow_nan: bool = False
+
+
+def _bare_name(value: Any) -> Any:
+    return {"variable": value} if isinstance(value, str) else value
+
+
+class DatesRecipe(_Strict):
+    """Which dates; all of the files by default.
+
+    Attributes:
+        start: the first.
+        end: the last; `2020` or `2020-12-31` include all of that year or day.
+        frequency: the step; the commonest in the files by default.
+        missing: dates without data, which stay in the store and are skipped in training.
+    """
+
+    start: Date | None = None
+    end: Date | None = None
+    frequency: Lead | None = None
+    missing: tuple[Date, ...] = ()
+
+
+class StatisticsRecipe(_Strict):
+    """The training period, over which statistics are taken.
+
+    Attributes:
+        start: its first date.
+        end: its last date, as in `dates`.
+        tendencies: leads of the tendency statistics; by default the frequency, 6 h, 12 h and 1 d.
+    """
+
+    start: Date
+    end: Date
+    tendencies: tuple[Lead, ...] | None = None
+
+
+class CoordinatesRecipe(_Strict):
+    """What the files call their coordinates, where it cannot be guessed."""
+
+    time: str | None = None
+    latitude: str | None = None
+    longitude: str | None = None
+
+
+class Recipe(_Strict):
+    """A recipe for a store.
+
+    Attributes:
+        description: a sentence on what it is.
+        licence: the data's licence.
+        attribution: whom to name.
+        source: paths or globs (from the working directory) of netCDF, GRIB or zarr, or URLs of zarr.
+        storage_options: options for the URL's file system, such as `{token: anon}`.
+        coordinates: see `CoordinatesRecipe`.
+        dates: see `DatesRecipe`.
+        statistics: see `StatisticsRecipe`.
+        variables: name in the store to `VariableRecipe`.
+        constants: name in the store to `ConstantRecipe`.
+        forcings: names of computed forcings.
+        dates_per_chunk: dates in a chunk of the store; as many as make 1 MiB by default.
+    """
+
+    description: str
+    licence: str = ""
+    attribution: str = ""
+    source: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    storage_options: dict[str, Any] = {}
+    coordinates: CoordinatesRecipe = CoordinatesRecipe()
+    dates: DatesRecipe = DatesRecipe()
+    statistics: StatisticsRecipe
+    variables: dict[str, Annotated[VariableRecipe, BeforeValidator(_bare_name)]] = Field(min_length=1)
+    constants: dict[str, Annotated[ConstantRecipe, BeforeValidator(_bare_name)]] = {}
+    forcings: tuple[Forcing, ...] = ()
+    dates_per_chunk: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Recipe:
+        names = [*self.variables, *self.constants, *self.forcings]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one variable is called {', '.join(twice)}")
+        return self
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Names and files of the recipes that come with the package."""
+    package = Path(diffusion_lab.__file__).parent
+    # In a wheel the configs lie inside the package, in a checkout beside it.
+    folders = (package / "configs" / "recipes", package.parent / "configs" / "recipes")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped recipe.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        ValueError: naming every wrong key or value.
+    """
+    file = Path(recipe)
+    if not file.is_file():
+        shipped = shipped_recipes()
+        if str(recipe) not in shipped:
+            raise FileNotFoundError(
+                f"No recipe file {str(recipe)!r}, and no shipped recipe of that name; shipped are "
+                f"{', '.join(shipped)}."
+            )
+        file = shipped[str(recipe)]
+    try:
+        return parse_recipe(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no valid YAML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}:\n{indent(str(error), '  ')}") from error
+
+
+def parse_recipe(content: Any) -> Recipe:
+    """Check the content of a recipe.
+
+    Raises:
+        ValueError: with a line for every wrong key or value.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            place = ".".join(map(str, problem["loc"])) or "recipe"
+            lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+        raise ValueError("\n".join(lines)) from None

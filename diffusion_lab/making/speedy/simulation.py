@@ -1,0 +1,396 @@
+"""Simulate years of weather with the SPEEDY general-circulation model (jcm, T31, 8 sigma levels).
+
+SPEEDY (Molteni 2003, doi:10.1007/s00382-002-0268-2) is a primitive-equation model with simplified physics. It
+has real continents, mountains, sea-surface temperatures and seasons, and is cheap enough (about a second of
+one core per simulated day) that anyone can make ten years of training data on a laptop.
+
+`simulate` writes the instantaneous T31 fields on sigma levels in chunks of ten days and resumes bit for bit
+after being killed. `pressure_level_dataset` turns the chunks into pressure-level fields on the 64 x 32
+Gaussian grid. The two stages are apart so that the second can be improved without simulating again.
+
+Fields go from the model's 96 x 48 grid to 64 x 32 by spectral truncation at T21 (vorticity and divergence
+for the wind), after the vertical interpolation. 64 x 32 is T21's own (quadratic) grid: what it cannot hold
+is left out instead of aliased, nothing is smoothed that it can hold, and the result is exact on both grids.
+
+Needs the extra `speedy` (`pip install "diffusion-lab[speedy]"`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from rich.progress import Progress, TimeElapsedColumn
+
+from diffusion_lab.graphs.sphere import gaussian_latitudes
+from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, area_mean
+from diffusion_lab.making.speedy.pressure_levels import (
+    GAS_CONSTANT,
+    GRAVITY,
+    geopotential,
+    interpolate,
+    mean_sea_level_pressure,
+    temperature,
+)
+from diffusion_lab.making.speedy.rounding import power_of_two, round_to
+from diffusion_lab.making.writer import StoreMetadata, Variable, create_store
+from diffusion_lab.stores.dates import period
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, CONSTANT_FORCINGS, compute_forcing
+from diffusion_lab.stores.store import Store
+
+if TYPE_CHECKING:
+    from jcm.forcing import ForcingData
+    from jcm.model import Model
+    from jcm.predictions import ModelPredictions
+
+REFERENCE_PRESSURE = 1e5  # Pa, jcm normalises surface pressure by it
+TIME_STEP = 1800.0  # s
+CHUNK_DAYS = 10
+SAVE_INTERVAL = np.timedelta64(12, "h")
+# The air over Antarctica takes four months to come into balance; the rest of the troposphere two.
+SPIN_UP = np.timedelta64(151, "D")
+# The two levels above sigma = 0.14 drift for years (SPEEDY has no stratospheric physics): they are dropped.
+TOP_LEVELS = 2
+PROGNOSTIC = ("z500", "t850", "u850", "v850", "msl")
+SURFACE = ("orography", "lsm")
+# No insolation: it follows from local time, day of the year and place, and does not compress.
+FORCINGS = tuple(name for name in COMPUTED_FORCINGS if name != "insolation")
+FORCING_STEP = 2.0**-14
+ATTRIBUTES = {
+    "z500": ("geopotential at 500 hPa", "m2 s-2"),
+    "t850": ("temperature at 850 hPa", "K"),
+    "u850": ("eastward wind at 850 hPa", "m s-1"),
+    "v850": ("northward wind at 850 hPa", "m s-1"),
+    "q700": ("specific humidity at 700 hPa", "kg kg-1"),
+    "msl": ("mean sea level pressure", "Pa"),
+    "orography": ("height of the model's ground", "m"),
+    "lsm": ("land fraction", "1"),
+}
+
+
+def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
+    """Return SPEEDY T31 L8 at rest on `start`, with real orography, and its climatological surface forcing.
+
+    Three settings differ from jcm's defaults:
+
+    - The orography is smoothed by heat diffusion on the sphere, exp(-K n(n+1)) with 0.2 left at n = 31.
+      Truncated sharply it has Gibbs ripples down to -276 m over the ocean around the Andes and Tibet, which
+      stand in the flow and in every field near the ground; the diffusion kernel is close to positive and
+      leaves none below -32 m, at the price of a Tibet of 4040 m instead of 4630 m.
+    - The air at rest is hydrostatic over that orography with 1013.25 hPa at sea level. jcm starts with 1000
+      hPa on the mountains too, which is 14 hPa too much in the mean, for ever.
+    - Hyperdiffusion is the original SPEEDY's (Molteni 2003: del^8, 2.4 h at n = 31). jcm damps divergence
+      by del^2, which slows the growth of synoptic waves.
+    """
+    from jcm.diffusion import DiffusionFilter
+    from jcm.dycore.dinosaur.dycore import DinosaurDycore
+    from jcm.forcing import ForcingData
+    from jcm.model import Model
+    from jcm.physics.speedy.speedy_coords import get_speedy_coords
+    from jcm.physics.speedy.speedy_terms import speedy_physics
+    from jcm.terrain import TerrainData
+
+    coords = get_speedy_coords(layers=8, spectral_truncation=31)
+    grid = coords.horizontal
+    climatology = files("jcm") / "data/bc/t30/clim"
+    terrain = TerrainData.from_file(str(climatology / "terrain.nc"), coords)
+    total_wavenumber = np.asarray(grid.modal_axes[1], dtype=np.float64)
+    decay = np.log(5.0) * total_wavenumber * (total_wavenumber + 1) / (31 * 32)
+    height = grid.to_nodal(grid.to_modal(terrain.orog) * np.exp(-decay))
+    terrain = terrain.copy(orog=height, phis0=GRAVITY * height)
+    # The packaged forcing is one year of monthly means, repeated every year.
+    forcing = ForcingData.from_file(str(climatology / "forcing.nc"), coords, align_mode="wrap_year")
+    physics = speedy_physics()
+    hours = 3600.0
+    diffusion = DiffusionFilter(
+        vor_q_timescale=2.4 * hours,
+        vor_q_order=4,
+        temp_timescale=2.4 * hours,
+        temp_order=4,
+        div_timescale=2.4 * hours,
+        div_order=4,
+    )
+    tracers = {tracer.name: tracer for tracer in physics.required_tracers()}
+    dycore = DinosaurDycore(
+        coords=coords, terrain=terrain, dt_seconds=TIME_STEP, tracer_specs=tracers, diffusion=diffusion
+    )
+    model = Model(dycore, physics=physics, start_time=str(start))
+    state, _ = model.bootstrap_state()
+    # 288 K everywhere is the rest state of jcm.
+    log_pressure = np.log(1013.25e2 / REFERENCE_PRESSURE) - terrain.phis0 / (GAS_CONSTANT * 288.0)
+    model.bootstrap_state(state.replace(log_surface_pressure=grid.to_modal(log_pressure)[None]))
+    return model, forcing
+
+
+def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.datetime64) -> None:
+    """Simulate from `start` to `end` after five discarded months of spin-up and write chunks under `workdir`.
+
+    Each chunk `sigma_<first date>.nc` holds ten days of instantaneous 00 and 12 UTC fields on the T31
+    Gaussian grid (96 x 48) and the six sigma levels below 0.14. A killed simulation continues from
+    `checkpoint.msgpack`, and gives the same bits as one that was not killed. A progress bar counts the days.
+
+    Args:
+        workdir: folder of the chunks, made if missing.
+        start: first date that is kept.
+        end: the last date that must be reached.
+    """
+    from jcm.checkpoint import load_checkpoint, save_checkpoint
+
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    first, last = np.datetime64(start, "h"), np.datetime64(end, "h")
+    model, forcing = build_model(first - SPIN_UP)
+    checkpoint = workdir / "checkpoint.msgpack"
+    elapsed = load_checkpoint(model, checkpoint) if checkpoint.exists() else 0.0
+    now = first - SPIN_UP + np.timedelta64(round(elapsed * 24), "h")
+    write_atomically(constants(model), workdir / "constants.nc")
+    begin, day = first - SPIN_UP, np.timedelta64(24, "h")
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
+        task = progress.add_task("simulated days", total=(last - begin) / day, completed=(now - begin) / day)
+        while now < last:
+            predictions = model.resume(forcing=forcing, save_interval=0.5, total_time=float(CHUNK_DAYS))
+            chunk = sigma_dataset(predictions, model)
+            now = chunk.time.values[-1].astype("datetime64[h]")
+            if not np.isfinite(chunk.temperature.values).all():
+                raise FloatingPointError(
+                    f"SPEEDY became unstable before {now}: the temperature is not finite."
+                )
+            if now >= first:
+                write_atomically(chunk, workdir / f"sigma_{str(chunk.time.values[0])[:10]}.nc")
+            save_checkpoint(model, checkpoint)
+            progress.update(task, completed=(now - begin) / day)
+
+
+def constants(model: Model) -> xr.Dataset:
+    """Return the surface geopotential (m2 s-2) of the dynamics and the land fraction on the T31 grid."""
+    terrain = model.dycore.terrain
+    dims = ("longitude", "latitude")
+    data = {
+        "surface_geopotential": (dims, np.asarray(terrain.phis0)),
+        "land_fraction": (dims, np.asarray(terrain.fmask)),
+    }
+    return xr.Dataset(data, coords=_horizontal(model)).transpose("latitude", "longitude")
+
+
+def sigma_dataset(predictions: ModelPredictions, model: Model) -> xr.Dataset:
+    """Return a simulated chunk as (time, level, latitude, longitude) fields, SI units, levels downwards."""
+    state = predictions.dynamics
+    dims = ("time", "level", "longitude", "latitude")
+    names = {
+        "temperature": "temperature",
+        "u": "u_wind",
+        "v": "v_wind",
+        "specific_humidity": "specific_humidity",
+        "geopotential": "geopotential",
+    }
+    data = {name: (dims, np.asarray(getattr(state, field))[:, TOP_LEVELS:]) for name, field in names.items()}
+    surface_pressure = REFERENCE_PRESSURE * np.asarray(state.normalized_surface_pressure)
+    data["surface_pressure"] = (("time", "longitude", "latitude"), surface_pressure)
+    sigma = np.asarray(model.coords.vertical.centers)[TOP_LEVELS:]
+    times = predictions.time_labels().astype("datetime64[s]").astype("datetime64[ns]")
+    coords = {"time": times, "sigma": ("level", sigma), **_horizontal(model)}
+    return xr.Dataset(data, coords=coords).transpose("time", "level", "latitude", "longitude")
+
+
+def pressure_level_dataset(workdir: str | Path) -> xr.Dataset:
+    """Return the simulated fields (time, latitude, longitude) on the 64 x 32 Gaussian grid, opened lazily.
+
+    z500 (m2 s-2), t850 (K), u850, v850 (m s-1), q700 (kg kg-1) and msl (Pa) in float32, and the constants
+    orography (m) and lsm (1). Each chunk is converted once and kept beside its source as
+    `fields_<first date>.nc`.
+
+    Raises:
+        FileNotFoundError: nothing has been simulated in `workdir`.
+    """
+    workdir = Path(workdir)
+    chunks = sorted(workdir.glob("sigma_*.nc"))
+    if not chunks:
+        raise FileNotFoundError(f"No sigma_*.nc in {workdir}: run simulate(workdir, start, end) first.")
+    with xr.open_dataset(workdir / "constants.nc") as source:
+        surface = source.load()
+    truncation = SpectralTruncation(surface.latitude.values, gaussian_latitudes(32), 64, 21)
+    targets = [chunk.with_name(chunk.name.replace("sigma", "fields")) for chunk in chunks]
+    for chunk, target in zip(chunks, targets, strict=True):
+        if not target.exists():
+            with xr.open_dataset(chunk) as sigma:
+                write_atomically(chunk_fields(sigma.load(), surface, truncation), target)
+    dataset = xr.open_mfdataset(
+        targets, combine="nested", concat_dim="time", data_vars="minimal", coords="minimal"
+    )
+    return dataset.merge(constant_fields(surface))
+
+
+def chunk_fields(chunk: xr.Dataset, surface: xr.Dataset, truncation: SpectralTruncation) -> xr.Dataset:
+    """Return the pressure-level fields of one chunk of `simulate`, truncated to the 64 x 32 grid."""
+    sigma = chunk.sigma.values.astype(np.float64)
+    level_first = chunk.transpose("level", "time", "latitude", "longitude")
+    t, u, v, q, z = (
+        level_first[name].values.astype(np.float64)
+        for name in ("temperature", "u", "v", "specific_humidity", "geopotential")
+    )
+    ps, ground = chunk.surface_pressure.values.astype(np.float64), surface.surface_geopotential.values
+    ground = np.broadcast_to(ground.astype(np.float64), ps.shape)
+    u850, v850 = truncation.wind(interpolate(u, sigma, ps, 85000.0), interpolate(v, sigma, ps, 85000.0))
+    fields = {
+        "z500": truncation.scalar(geopotential(z, t, sigma, ps, 50000.0)),
+        "t850": truncation.scalar(temperature(t, sigma, ps, ground, 85000.0)),
+        "u850": u850,
+        "v850": v850,
+        # The truncated series of a field that is zero somewhere goes a little below.
+        "q700": np.maximum(truncation.scalar(interpolate(q, sigma, ps, 70000.0)), 0.0),
+        "msl": truncation.scalar(mean_sea_level_pressure(t, sigma, ps, ground)),
+    }
+    return _labelled(fields, time=chunk.time.values)
+
+
+def constant_fields(surface: xr.Dataset) -> xr.Dataset:
+    """Return orography (m) and land-sea mask (land fraction) on the 64 x 32 grid, as means over its cells."""
+    north_first = surface.sortby("latitude", ascending=False)
+    fields = {
+        "orography": area_mean(north_first.surface_geopotential.values / GRAVITY, 32, 64),
+        "lsm": area_mean(north_first.land_fraction.values, 32, 64),
+    }
+    return _labelled(fields)
+
+
+def _labelled(fields: dict[str, np.ndarray], time: np.ndarray | None = None) -> xr.Dataset:
+    coords = {
+        "latitude": ("latitude", gaussian_latitudes(32), {"units": "degrees_north"}),
+        "longitude": ("longitude", np.arange(64) * 360.0 / 64, {"units": "degrees_east"}),
+    }
+    dims: tuple[str, ...] = ("latitude", "longitude")
+    if time is not None:
+        dims, coords["time"] = ("time", *dims), ("time", time, {})
+    data = {
+        name: (
+            dims,
+            field.astype(np.float32),
+            dict(zip(("long_name", "units"), ATTRIBUTES[name], strict=True)),
+        )
+        for name, field in fields.items()
+    }
+    return xr.Dataset(data, coords=coords)
+
+
+def create_speedy_store(
+    out: str | Path,
+    start: str = "2020-04-01",
+    end: str = "2025",
+    workdir: str | Path | None = None,
+    statistics_end: str | None = None,
+    variables: Sequence[str] = PROGNOSTIC,
+) -> Store:
+    """Simulate, convert and write a 12-hourly store. What is already done is not done again.
+
+    The fields are rounded to a power of two that errs by less than 1 % of the standard deviation of the 12 h
+    tendency, so that the store compresses well.
+
+    Args:
+        out: path of the store.
+        start: first date. The same start gives the same weather, another start other weather.
+        end: last date; `2025` includes all of that year.
+        workdir: folder for the simulated chunks, 1.2 MB a day; by default beside the store.
+        statistics_end: last date that counts in the statistics. By default the last 365 days are left out as
+            test year, if there are more.
+        variables: the prognostic variables, of z500, t850, u850, v850, q700 and msl.
+
+    Raises:
+        ImportError: SPEEDY must be run and jcm is not installed.
+        KeyError: a variable that is not one of the six.
+        ValueError: `workdir` holds a simulation that does not cover the dates.
+    """
+    known = [name for name in ATTRIBUTES if name not in SURFACE]
+    unknown = [name for name in variables if name not in known]
+    if unknown:
+        raise KeyError(
+            f"SPEEDY's stores have no prognostic variable {unknown}; choose from {', '.join(known)}."
+        )
+    workdir = Path(f"{out}.speedy") if workdir is None else workdir
+    first, last = period(start, end)
+    if statistics_end is None:
+        test_year = np.timedelta64(365, "D")
+        statistics_end = str(last - test_year) if last - first > test_year else end
+    last = first + (last - first) // SAVE_INTERVAL * SAVE_INTERVAL
+    if simulated_until(workdir) < last:
+        simulate(workdir, first, last)
+    fields = pressure_level_dataset(workdir).sel(time=slice(first, last))
+    dates = fields.time.values.astype("datetime64[s]")
+    if len(dates) == 0 or dates[0] != first or dates[-1] != last:
+        raise ValueError(
+            f"{workdir} holds a simulation of other dates than {first} to {last}; take a new folder."
+        )
+    training = fields.sel(time=slice(*period(start, statistics_end)))
+    steps = {name: power_of_two(0.01 * float(training[name].diff("time").std())) for name in variables}
+    latitudes, longitudes = _cells(fields)
+    metadata = StoreMetadata(
+        variables=_described(variables),
+        dates=dates,
+        latitudes=latitudes,
+        longitudes=longitudes,
+        field_shape=(32, 64),
+        resolution="N16",
+        statistics_window=(start, statistics_end),
+        attributes={
+            "description": "SPEEDY general-circulation model (jcm 3, T31 L8) over climatological oceans",
+            "licence": "Apache-2.0",
+            "rounded_to_multiples_of": steps | dict.fromkeys((*SURFACE, *FORCINGS), FORCING_STEP),
+        },
+    )
+
+    return create_store(out, metadata, lambda block: _stored_fields(fields.isel(time=block).load(), steps))
+
+
+def _described(prognostic: Sequence[str]) -> list[Variable]:
+    """The store's variables: those that are predicted, the surface, the computed forcings."""
+    about = [Variable(name, ATTRIBUTES[name][1], long_name=ATTRIBUTES[name][0]) for name in prognostic]
+    about += [
+        Variable(name, ATTRIBUTES[name][1], "forcing", ATTRIBUTES[name][0], constant_in_time=True)
+        for name in SURFACE
+    ]
+    return about + [
+        Variable(name, "1", "forcing", constant_in_time=name in CONSTANT_FORCINGS, computed_forcing=True)
+        for name in FORCINGS
+    ]
+
+
+def _cells(fields: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes of the cells, (cell,) degrees, in the order of the flattened fields."""
+    mesh = np.meshgrid(fields.latitude.values, fields.longitude.values, indexing="ij")
+    return mesh[0].ravel(), mesh[1].ravel()
+
+
+def _stored_fields(fields: xr.Dataset, steps: dict[str, float]) -> np.ndarray:
+    """(time, variable, cell) in the order of `_described`, the prognostic ones rounded to their steps."""
+    latitudes, longitudes = _cells(fields)
+    dates, cells = fields.time.values.astype("datetime64[s]"), len(latitudes)
+    columns = [round_to(fields[name].values.reshape(-1, cells), step) for name, step in steps.items()]
+    constants = [fields[name].values.reshape(1, cells) for name in SURFACE]
+    computed = [compute_forcing(name, dates, latitudes, longitudes) for name in FORCINGS]
+    forcings = [round_to(field, FORCING_STEP) for field in (*constants, *computed)]
+    return np.stack(columns + [np.broadcast_to(field, columns[0].shape) for field in forcings], axis=1)
+
+
+def simulated_until(workdir: str | Path) -> np.datetime64:
+    """Return the last date of the simulation in `workdir`, 0001-01-01 if there is none."""
+    chunks = sorted(Path(workdir).glob("sigma_*.nc"))
+    if not chunks:
+        return np.datetime64("0001-01-01", "s")
+    with xr.open_dataset(chunks[-1]) as chunk:
+        return chunk.time.values[-1].astype("datetime64[s]")
+
+
+def write_atomically(dataset: xr.Dataset, path: Path) -> None:
+    """Write a netCDF file that is either complete or absent, whenever the process is killed."""
+    partial = path.with_suffix(".partial")
+    dataset.to_netcdf(partial)
+    os.replace(partial, path)
+
+
+def _horizontal(model: Model) -> dict[str, np.ndarray]:
+    grid = model.coords.horizontal
+    return {"latitude": np.rad2deg(grid.latitudes), "longitude": np.rad2deg(grid.longitudes)}

@@ -1,0 +1,394 @@
+"""Writing a store: zarr v2 in the layout of anemoi-datasets, block by block, resuming where it stopped.
+
+The same metadata and the same fields give the same bytes, whether or not the work was interrupted: nothing
+that is stored depends on the clock, and a block counts as done only when its one small note, written
+atomically after its data, says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import platform
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import Any
+
+import fsspec
+import numcodecs
+import numpy as np
+import zarr
+
+import diffusion_lab
+from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, period, show_date
+from diffusion_lab.stores.statistics import STATISTICS, StatisticsCollector
+from diffusion_lab.stores.store import ROLES, Role, Store, open_store
+
+# The version of anemoi-datasets' layout that is written.
+LAYOUT_VERSION = "0.22"
+_BLOCK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
+# Zarr writes a file under such a name and renames it once it is complete.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
+_GROUP_FILE = re.compile(rf"/\.z(group|attrs)({_UNFINISHED.pattern})?")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a store says of a variable.
+
+    Attributes:
+        name: its name, such as `z500`.
+        units: its units, such as `m2 s-2`.
+        role: forcing (input only), prognostic (both) or diagnostic (output only).
+        long_name: its name in words.
+        constant_in_time: the same field at all dates.
+        computed_forcing: computed from date and place alone.
+        allow_nan: NaN may stand in it (sea-surface temperature over land).
+    """
+
+    name: str
+    units: str
+    role: Role = "prognostic"
+    long_name: str = ""
+    constant_in_time: bool = False
+    computed_forcing: bool = False
+    allow_nan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"{self.name}: unknown role {self.role!r}; a role is one of {', '.join(ROLES)}.")
+
+
+@dataclass(frozen=True)
+class StoreMetadata:
+    """All of a store but its fields.
+
+    Attributes:
+        variables: the variables, in the order of the data.
+        dates: (time,) datetime64, evenly spaced, missing dates included.
+        latitudes, longitudes: (cell,) degrees.
+        field_shape: shape of a field before it was flattened to cells.
+        resolution: name of the grid, such as `5.625` (degrees) or `N16` (Gaussian).
+        statistics_window: start and end of the dates that count in the statistics, the training period; an
+            end such as `2024` or `2024-12-31` includes all of that year or day.
+        tendency_leads: leads of the tendency statistics; by default the frequency and those of 6 h, 12 h and
+            1 d that are multiples of it.
+        missing_dates: those of `dates` that have no data.
+        attributes: further zarr attributes, such as `description`, `licence`, `attribution`, `recipe`.
+    """
+
+    variables: Sequence[Variable]
+    dates: np.ndarray
+    latitudes: np.ndarray
+    longitudes: np.ndarray
+    field_shape: tuple[int, ...]
+    resolution: str
+    statistics_window: tuple[np.datetime64 | str, np.datetime64 | str]
+    tendency_leads: Sequence[str] | None = None
+    missing_dates: Iterable[np.datetime64 | str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StoreWriter:
+    """Writes a store one block of dates after another.
+
+    ```python
+    writer = StoreWriter("out.zarr", metadata)
+    for block in writer.remaining():              # slices of the time axis, in order
+        writer.write(block, fields[block])        # (time, variable, cell)
+    store = writer.close()
+    ```
+
+    A writer for the same path and metadata goes on where an interrupted one stopped.
+
+    Args:
+        path: local path or fsspec URL of the store.
+        metadata: all but the fields.
+        chunk_times: number of dates in a chunk; as many as make 1 MiB by default. A read decodes whole
+            chunks.
+        compressor: numcodecs codec of the data; Blosc's zstd by default.
+
+    Raises:
+        ValueError: if the metadata are inconsistent.
+        FileExistsError: if something else is at `path`.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        metadata: StoreMetadata,
+        chunk_times: int | None = None,
+        compressor: numcodecs.abc.Codec | None = None,
+    ) -> None:
+        self.path = fspath(path).removeprefix("file://")
+        self.metadata = metadata
+        self._dates = np.asarray(metadata.dates).astype("datetime64[s]")
+        self._missing = _missing_mask(metadata, self._dates)
+        leads = _tendency_steps(metadata, self._dates)
+        first, last = period(*metadata.statistics_window)
+        in_window = (self._dates >= first) & (self._dates <= last)
+        _check(metadata, in_window)
+        self._statistics = StatisticsCollector(len(metadata.variables), in_window, leads)
+        self._shape = (len(self._dates), len(metadata.variables), 1, len(metadata.latitudes))
+        chunk_times = chunk_times or max(1, _CHUNK_BYTES // (4 * math.prod(self._shape[1:])))
+        self._chunks = (min(chunk_times, len(self._dates)), *self._shape[1:])
+        self._compressor = compressor or numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
+        attributes = _attributes(metadata, self._dates, self._missing, in_window)
+        attributes |= {"shape": list(self._shape), "chunks": list(self._chunks)}
+        self._final_attributes = attributes | {"uuid": self._identity(attributes)}
+        self._group, self._done = self._open()
+
+    def _identity(self, attributes: Mapping[str, Any]) -> str:
+        """In place of a random uuid: the same recipe makes the same store, and resumes only its own."""
+        text = json.dumps([attributes, self._compressor.get_config()], sort_keys=True).encode()
+        places = np.asarray([self.metadata.latitudes, self.metadata.longitudes], np.float64).tobytes()
+        return str(uuid.UUID(bytes=hashlib.sha256(text + places).digest()[:16]))
+
+    def _open(self) -> tuple[zarr.Group, int]:
+        """The group and the number of dates in it that are done."""
+        files, root = fsspec.core.url_to_fs(self.path)
+        found = files.find(root)
+        attributes = self._stored_attributes()
+        note = attributes.get("_build", attributes)
+        # Killed before it had a name of its own, a store is a group without attributes and nothing else.
+        nameless = not attributes and all(_GROUP_FILE.fullmatch(name.removeprefix(root)) for name in found)
+        if not nameless and note.get("uuid") != self._final_attributes["uuid"]:
+            raise FileExistsError(
+                f"{self.path!r} exists and is not of this recipe and its sources. "
+                "Remove it or take another name."
+            )
+        for name in found:
+            if _UNFINISHED.search(name):
+                files.rm(name)
+        if not attributes or ("_build" in attributes and "done" not in note):
+            return self._begin(), 0
+        group = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
+        return group, self._resume(group, note) if "_build" in attributes else len(self._dates)
+
+    def _stored_attributes(self) -> dict[str, Any]:
+        """The attributes of the group at the path, empty if there is none."""
+        try:
+            group = zarr.open_group(self.path, mode="r", zarr_format=2, use_consolidated=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return dict(group.attrs)
+
+    def _begin(self) -> zarr.Group:
+        """Lay out the arrays; as long as the note does not say `done`, this is done afresh."""
+        metadata = self.metadata
+        group = zarr.open_group(self.path, mode="a", zarr_format=2)
+        group.attrs.put({"_build": {"uuid": self._final_attributes["uuid"]}})
+        data = group.create_array(
+            "data",
+            shape=self._shape,
+            chunks=self._chunks,
+            dtype="float32",
+            fill_value=np.nan,
+            compressors=self._compressor,
+            # The chunks of missing dates are written too, so that a chunk that is not there has been lost.
+            config={"write_empty_chunks": True},
+            overwrite=True,
+        )
+        data.attrs["_ARRAY_DIMENSIONS"] = ["time", "variable", "ensemble", "cell"]
+        self._put(group, "dates", self._dates, "time")
+        self._put(group, "latitudes", np.asarray(metadata.latitudes, np.float64), "cell")
+        self._put(group, "longitudes", np.asarray(metadata.longitudes, np.float64), "cell")
+        self._save(group, 0)
+        return group
+
+    def _resume(self, group: zarr.Group, note: Mapping[str, Any]) -> int:
+        done = int(note["done"])
+        state = np.frombuffer(base64.b64decode(note["statistics"]), np.float64)
+        self._statistics.state = state.reshape(self._statistics.state.shape)
+        past = group["data"][max(0, done - self._statistics.reach) : done]
+        self._statistics.remember(past[:, :, 0])
+        return done
+
+    def _save(self, group: zarr.Group, done: int) -> None:
+        statistics = base64.b64encode(self._statistics.state.tobytes()).decode()
+        note = {"uuid": self._final_attributes["uuid"], "done": done, "statistics": statistics}
+        group.attrs.update({"_build": note})
+
+    @staticmethod
+    def _put(group: zarr.Group, name: str, values: np.ndarray, dimension: str) -> None:
+        array = group.create_array(name, data=values, chunks=values.shape, overwrite=True)
+        array.attrs["_ARRAY_DIMENSIONS"] = [dimension]
+
+    def remaining(self) -> list[slice]:
+        """The blocks still to be written, in order: a whole number of chunks each, about 16 MiB."""
+        size = self._chunks[0] * max(1, _BLOCK_BYTES // (4 * math.prod(self._chunks)))
+        total = self._shape[0]
+        return [slice(start, min(start + size, total)) for start in range(self._done, total, size)]
+
+    def write(self, block: slice, values: np.ndarray) -> None:
+        """Write one block and take it into the statistics.
+
+        Args:
+            block: the first of `remaining()`.
+            values: (time, variable, cell) fields; those of missing dates are not looked at.
+
+        Raises:
+            ValueError: if the block is out of turn, the shape is wrong, or a value is not finite where it
+                must be, naming variable and date.
+        """
+        if not self.remaining() or block != self.remaining()[0]:
+            raise ValueError(f"Blocks are written in the order of remaining(); {block} is out of turn.")
+        expected = (block.stop - block.start, self._shape[1], self._shape[3])
+        if values.shape != expected:
+            raise ValueError(f"A block's fields have the shape {values.shape}, not {expected}.")
+        with np.errstate(over="ignore"):
+            values = np.array(values, np.float32)
+        values[self._missing[block]] = np.nan
+        self._check_values(block, values)
+        self._group["data"][block] = values[:, :, np.newaxis]
+        self._statistics.update(block.start, values)
+        self._done = block.stop
+        self._save(self._group, self._done)
+
+    def _check_values(self, block: slice, values: np.ndarray) -> None:
+        for column, variable in enumerate(self.metadata.variables):
+            bad = np.isinf(values[:, column]) if variable.allow_nan else ~np.isfinite(values[:, column])
+            bad[self._missing[block]] = False
+            if bad.any():
+                time, cell = np.argwhere(bad)[0]
+                raise ValueError(
+                    f"{variable.name} is {values[time, column, cell]} at "
+                    f"{show_date(self._dates[block][time])}, cell {cell} (latitude "
+                    f"{self.metadata.latitudes[cell]:g}, longitude {self.metadata.longitudes[cell]:g}). "
+                    "Declare the date missing, or allow NaN for this variable."
+                )
+
+    def close(self) -> Store:
+        """Write statistics and attributes, which makes it a store, and open it.
+
+        Raises:
+            ValueError: if dates are still to be written.
+        """
+        if self._done < len(self._dates):
+            raise ValueError(f"{self.path!r}: dates are still to be written from index {self._done} on.")
+        if "_build" in self._group.attrs:
+            statistics, tendencies = self._statistics.result()
+            for name in STATISTICS:
+                self._put(self._group, name, getattr(statistics, name), "variable")
+                for lead, tendency in tendencies.items():
+                    array = f"statistics_tendencies_{lead}_{name}"
+                    self._put(self._group, array, getattr(tendency, name), "variable")
+            self._group.attrs.put(self._final_attributes)
+        zarr.consolidate_metadata(self.path, zarr_format=2)
+        return open_store(self.path)
+
+
+def create_store(
+    path: str | PathLike[str],
+    metadata: StoreMetadata,
+    read: Callable[[slice], np.ndarray],
+    chunk_times: int | None = None,
+    compressor: numcodecs.abc.Codec | None = None,
+) -> Store:
+    """Create a store, or finish one that was interrupted.
+
+    Args:
+        path: local path or fsspec URL of the store.
+        metadata: all but the fields.
+        read: gives the fields of a slice of the dates, (time, variable, cell); called with the blocks that
+            are still to be written, in order.
+        chunk_times: see `StoreWriter`.
+        compressor: see `StoreWriter`.
+
+    Returns:
+        The finished store, opened.
+
+    Raises:
+        ValueError, FileExistsError: as `StoreWriter`.
+    """
+    writer = StoreWriter(path, metadata, chunk_times, compressor)
+    for block in writer.remaining():
+        writer.write(block, read(block))
+    return writer.close()
+
+
+def _missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
+    missing = np.array(list(metadata.missing_dates), "datetime64[s]")
+    strangers = missing[~np.isin(missing, dates)]
+    if len(strangers):
+        raise ValueError(
+            f"The missing date {show_date(strangers[0])} is none of the store's dates, which run from "
+            f"{show_date(dates[0])} to {show_date(dates[-1])}."
+        )
+    return np.isin(dates, missing)
+
+
+def _tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]:
+    """Each tendency lead and its number of steps, shortest first."""
+    frequency = even_frequency(dates, "the store to be written")
+    leads = metadata.tendency_leads
+    if leads is None:
+        usual = (lead_timedelta(lead) for lead in ("6h", "12h", "1d"))
+        leads = [lead_name(frequency), *(lead_name(lead) for lead in usual if not lead % frequency)]
+    odd = [lead for lead in leads if lead_timedelta(lead) % frequency]
+    if odd:
+        raise ValueError(f"Tendency leads {odd} are no multiples of the frequency {lead_name(frequency)}.")
+    steps = {lead_name(lead): int(lead_timedelta(lead) // frequency) for lead in leads}
+    return dict(sorted(steps.items(), key=lambda item: item[1]))
+
+
+def _check(metadata: StoreMetadata, in_window: np.ndarray) -> None:
+    names = [variable.name for variable in metadata.variables]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"Variables must have different names and be at least one: {names}.")
+    cells = len(metadata.latitudes)
+    if len(metadata.longitudes) != cells or np.prod(metadata.field_shape) != cells:
+        raise ValueError(
+            f"{cells} latitudes, {len(metadata.longitudes)} longitudes and the field shape "
+            f"{tuple(metadata.field_shape)} are not of one grid."
+        )
+    if not in_window.any():
+        raise ValueError(
+            f"No date lies in the statistics window {metadata.statistics_window[0]} to "
+            f"{metadata.statistics_window[1]}."
+        )
+
+
+def _attributes(
+    metadata: StoreMetadata, dates: np.ndarray, missing: np.ndarray, in_window: np.ndarray
+) -> dict[str, Any]:
+    """The attributes of the finished store, as anemoi-datasets names them; `roles` is ours."""
+    about = {}
+    for variable in metadata.variables:
+        about[variable.name] = {"units": variable.units, "long_name": variable.long_name or variable.name}
+        for flag in ("constant_in_time", "computed_forcing"):
+            if getattr(variable, flag):
+                about[variable.name][flag] = True
+    return {
+        "version": LAYOUT_VERSION,
+        "dimensions": ["dates", "variables", "ensembles", "values"],
+        "variables": [variable.name for variable in metadata.variables],
+        "variables_metadata": about,
+        "roles": {variable.name: variable.role for variable in metadata.variables},
+        "constant_fields": sorted(
+            variable.name for variable in metadata.variables if variable.constant_in_time
+        ),
+        "allow_nans": [variable.name for variable in metadata.variables if variable.allow_nan],
+        "resolution": metadata.resolution,
+        "field_shape": list(metadata.field_shape),
+        "dtype": "float32",
+        "frequency": lead_name(even_frequency(dates, "the store to be written")),
+        "start_date": str(dates[0]),
+        "end_date": str(dates[-1]),
+        "missing_dates": [str(date) for date in dates[missing]],
+        "statistics_start_date": str(dates[in_window][0]),
+        "statistics_end_date": str(dates[in_window][-1]),
+        "provenance": {
+            "diffusion_lab": diffusion_lab.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "zarr": zarr.__version__,
+        },
+        **metadata.attributes,
+    }

@@ -1,0 +1,114 @@
+"""States as the network sees them: variables in its order, forcings for any date, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, compute_forcing
+from diffusion_lab.stores.store import Store
+from diffusion_lab.stores.variables import Variables
+
+
+class Normalizer:
+    """(x − mean)/stdev per variable, the last dimension.
+
+    Args:
+        mean: (variable,), physical units.
+        stdev: (variable,), physical units, positive.
+    """
+
+    def __init__(self, mean: Tensor, stdev: Tensor) -> None:
+        self.mean = torch.as_tensor(mean, dtype=torch.float32)
+        self.stdev = torch.as_tensor(stdev, dtype=torch.float32)
+        if not (self.stdev > 0).all():
+            raise ValueError(f"stdev must be positive for every variable, got {self.stdev.tolist()}")
+
+    @classmethod
+    def of(cls, store: Store, names: Sequence[str]) -> Normalizer:
+        """From a store's statistics; computed forcings are of order one already and stay as they are.
+
+        Raises:
+            ValueError: naming the first variable that never varies, which cannot be normalised.
+        """
+        mean, stdev = np.zeros(len(names)), np.ones(len(names))
+        for i, name in enumerate(names):
+            if name in COMPUTED_FORCINGS:
+                continue
+            column = store.variables.index(name)
+            mean[i], stdev[i] = store.statistics.mean[column], store.statistics.stdev[column]
+            if not stdev[i] > 0:
+                raise ValueError(f"{name!r} has standard deviation {stdev[i]} in {store.path!r}; drop it")
+        return cls(torch.from_numpy(mean), torch.from_numpy(stdev))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Physical (…, variable) → normalised."""
+        return (x - self.mean.to(x)) / self.stdev.to(x)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Normalised (…, variable) → physical."""
+        return x * self.stdev.to(x) + self.mean.to(x)
+
+
+class StateReader:
+    """Reads a store's states in a network's order of variables, computing forcings where it lacks them.
+
+    Args:
+        store: an open store.
+        variables: what the network takes and gives.
+
+    Raises:
+        KeyError: if the store lacks a variable that cannot be computed.
+    """
+
+    def __init__(self, store: Store, variables: Variables) -> None:
+        self.store, self.variables = store, variables
+        self._stored = [name for name in variables.input if name in store.variables]
+        absent = [name for name in variables.input + variables.diagnostic if name not in store.variables]
+        lacking = [name for name in absent if name not in COMPUTED_FORCINGS]
+        if lacking:
+            raise KeyError(f"the store {store.path!r} lacks {lacking}; it has {list(store.variables)}")
+
+    def inputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+        """Input states, (time, ensemble, grid, input variable) float32, physical units."""
+        stored = self._read(dates, self._stored)
+        shape = (*stored.shape[:-1], len(self.variables.input))
+        states = np.empty(shape, np.float32)
+        for i, name in enumerate(self.variables.input):
+            if name in self._stored:
+                states[..., i] = stored[..., self._stored.index(name)]
+            else:
+                states[..., i] = self._computed(name, dates)[:, None]
+        return states
+
+    def outputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+        """Output states, (time, ensemble, grid, output variable) float32, physical units."""
+        return self._read(dates, self.variables.output)
+
+    def forcings(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+        """Forcings at any dates, (time, grid, forcing) float32, physical units.
+
+        Computed forcings and constants need no stored date; others do.
+
+        Raises:
+            KeyError: if a prescribed forcing is wanted at a date the store lacks.
+        """
+        fields = np.empty((len(dates), len(self.store.latitudes), len(self.variables.forcing)), np.float32)
+        for i, name in enumerate(self.variables.forcing):
+            if name in COMPUTED_FORCINGS:
+                fields[..., i] = self._computed(name, dates)
+            elif name in self.store.constants:
+                fields[..., i] = self.store.read(int(np.flatnonzero(~self.store.missing)[0]), [name])[0, 0, 0]
+            else:
+                fields[..., i] = self._read(dates, [name])[:, 0, :, 0]
+        return fields
+
+    def _read(self, dates: Sequence[np.datetime64], names: Sequence[str]) -> np.ndarray:
+        values = self.store.read([self.store.index(date) for date in dates], names)
+        return values.transpose(0, 2, 3, 1)
+
+    def _computed(self, name: str, dates: Sequence[np.datetime64]) -> np.ndarray:
+        return compute_forcing(name, np.asarray(dates), self.store.latitudes, self.store.longitudes)

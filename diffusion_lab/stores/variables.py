@@ -1,0 +1,60 @@
+"""Which variable plays which role, and in which order the network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
+from diffusion_lab.stores.store import Store
+
+
+@dataclass(frozen=True)
+class Variables:
+    """Names by role; `input` is prognostic then forcing, `output` prognostic then diagnostic.
+
+    With this order the prognostic variables are the first of both, and no index table is needed anywhere.
+
+    Attributes:
+        prognostic: inputs and outputs.
+        forcing: inputs only: constants, computed ones (`COMPUTED_FORCINGS`), prescribed ones.
+        diagnostic: outputs only.
+    """
+
+    prognostic: tuple[str, ...]
+    forcing: tuple[str, ...] = ()
+    diagnostic: tuple[str, ...] = ()
+    input: tuple[str, ...] = field(init=False, repr=False)
+    output: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for role in ("prognostic", "forcing", "diagnostic"):
+            object.__setattr__(self, role, tuple(getattr(self, role)))
+        object.__setattr__(self, "input", self.prognostic + self.forcing)
+        object.__setattr__(self, "output", self.prognostic + self.diagnostic)
+        names = self.prognostic + self.forcing + self.diagnostic
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each variable has one role, but {twice} have several")
+        if not self.prognostic:
+            raise ValueError(
+                "there is no prognostic variable: nothing would carry a forecast from step to step"
+            )
+
+    @classmethod
+    def of(cls, store: Store, computed: Sequence[str] = ()) -> Variables:
+        """All variables of a store by their roles there, plus computed forcings that it need not hold.
+
+        Raises:
+            ValueError: if `computed` names one that cannot be computed.
+        """
+        unknown = [name for name in computed if name not in COMPUTED_FORCINGS]
+        if unknown:
+            raise ValueError(f"cannot compute the forcings {unknown}; there are {sorted(COMPUTED_FORCINGS)}")
+
+        def having(role: str) -> tuple[str, ...]:
+            return tuple(name for name in store.variables if store.roles[name] == role)
+
+        forcing = having("forcing")
+        forcing += tuple(name for name in computed if name not in forcing)
+        return cls(having("prognostic"), forcing, having("diagnostic"))

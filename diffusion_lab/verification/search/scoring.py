@@ -1,0 +1,252 @@
+"""One number for a sampler setting on one start date, and the test of whether one setting beats another.
+
+Fields are divided by the mean absolute error of persistence, for each variable and lead time, before they are
+scored: what an objective returns has no unit, and is 1 for a forecast no better than persistence. So the
+variables count by how hard they are to forecast, which the climate's standard deviation, with its seasons and
+its contrast of pole and equator, would not give.
+
+All settings are scored on the same dates with the same noise (`MemberNoise`, common random numbers), so that
+what differs between two of them is the setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_lab.graphs import area_weights
+from diffusion_lab.sampling import GUIDE_SAMPLER, GUIDE_SCHEDULER
+from diffusion_lab.stores.store import Store
+from diffusion_lab.verification.ensemble import area_mean, baseline_means, fair_crps
+from diffusion_lab.verification.search.space import PredictKwargs, network_calls
+
+if TYPE_CHECKING:
+    from diffusion_lab.inference import Forecaster
+
+Objective = Callable[[Tensor, Tensor, Tensor], float]
+"""(forecast (lead, ensemble, grid, variable), truth (lead, grid, variable), area weights (grid,)) → a number.
+
+The less, the better. Fields are float64 in units of persistence's mean absolute error.
+"""
+
+GUIDE_DEFAULT: PredictKwargs = {
+    "noise_scheduler_params": dict(GUIDE_SCHEDULER),
+    "sampler_params": dict(GUIDE_SAMPLER),
+}
+"""The guide's default: 50 steps of Heun's method without churn, 99 network calls."""
+
+
+def mean_fair_crps(forecast: Tensor, truth: Tensor, weights: Tensor) -> float:
+    """Fair CRPS, averaged over the area, lead times and variables; an `Objective`."""
+    return area_mean(fair_crps(forecast, truth, dim=-3), weights).mean().item()
+
+
+class SettingScorer:
+    """Scores sampler settings by forecasts from fixed dates, with fixed members and noise.
+
+    Args:
+        forecaster: makes the forecasts.
+        starts: (start,) dates to forecast from; the store holds their valid times.
+        steps: forecast steps.
+        members: ensemble size, 2 or more. The fair CRPS is unbiased for any, so few members and more dates
+            tell more for the same cost.
+        seed: of the members' noise.
+        data: store, path or shipped name; None for the one the checkpoint names.
+        objective: what is to be small.
+        folder: keeps each score in `scores.jsonl` there, so that none is computed twice; None keeps nothing.
+
+    Attributes:
+        starts: as given.
+        persistence: (lead, variable), the error in physical units that fields are divided by.
+        identity: what a score depends on besides the setting: the weights, the data, dates, members, seed.
+
+    Raises:
+        ValueError: if there is no start, or a variable never changes or is missing, so that persistence
+            has no error.
+    """
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        starts: Sequence[np.datetime64],
+        *,
+        steps: int = 1,
+        members: int = 8,
+        seed: int = 0,
+        data: Store | str | Path | None = None,
+        objective: Objective = mean_fair_crps,
+        folder: str | Path | None = None,
+    ) -> None:
+        self.forecaster, self.steps, self.members, self.seed = forecaster, steps, members, seed
+        self.objective = objective
+        self.starts = np.asarray(starts, "datetime64[s]")
+        if len(self.starts) == 0:
+            raise ValueError("there is no start date to score on")
+        reader = forecaster.reader(data)
+        self._store = reader.store
+        self._weights = torch.as_tensor(area_weights(forecaster.latitudes, forecaster.longitudes)).double()
+        leads = np.arange(1, steps + 1) * forecaster.step
+        valid = (self.starts[:, None] + leads).reshape(-1)
+        truth = torch.from_numpy(reader.outputs(valid))[:, 0].double()
+        self._truth = truth.unflatten(0, (len(self.starts), steps))  # (start, lead, grid, variable)
+        now = torch.from_numpy(reader.outputs(self.starts))[:, :1].double()
+        means = baseline_means(now.expand_as(self._truth), self._truth, self._weights)
+        self.persistence = means["absolute_error"].nanmean(0)
+        if not (self.persistence > 0).all():
+            names = forecaster.variables.output
+            bad = [names[i] for i in (~(self.persistence > 0)).any(0).nonzero()[:, 0]]
+            raise ValueError(
+                f"persistence has no error to measure by for {', '.join(bad)}: constant or missing"
+            )
+        self.identity = {
+            "weights": _fingerprint(forecaster.model),
+            "data": str(self._store.path),
+            "starts": [str(start) for start in self.starts],
+            "steps": steps,
+            "members": members,
+            "seed": seed,
+            "objective": objective.__qualname__,
+        }
+        self._cache = _Cache(None if folder is None else Path(folder) / "scores.jsonl")
+
+    def __call__(self, predict_kwargs: PredictKwargs, index: int) -> float:
+        """The objective of a setting on start `index`.
+
+        Raises:
+            FloatingPointError: the sampler reached NaN or infinity.
+        """
+        key = [self.identity, predict_kwargs, str(self.starts[index])]
+        return self._cache.get(key, lambda: self._score(predict_kwargs, index))
+
+    def calls(self, predict_kwargs: PredictKwargs) -> int:
+        """Network calls of a forecast step."""
+        return network_calls(self.forecaster.settings.override(**predict_kwargs))
+
+    def _score(self, predict_kwargs: PredictKwargs, index: int) -> float:
+        members = range(self.members)
+        states = self.forecaster.states(
+            self.starts[index], self.steps, members, self.seed, self._store, **predict_kwargs
+        )
+        forecast = torch.from_numpy(np.stack(list(states))).double()
+        scale = self.persistence[:, None]
+        return self.objective(forecast / scale[:, None], self._truth[index] / scale, self._weights)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings on the same dates.
+
+    Attributes:
+        starts: (start,) dates.
+        scores: (start,) of the candidate.
+        reference: (start,) of the setting it is compared with.
+        difference: mean of scores − reference; below 0 the candidate is better.
+        interval: 95 % confidence interval of that mean.
+        confidence: that the mean over all dates there could be is below 0.
+    """
+
+    starts: NDArray[np.datetime64]
+    scores: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    difference: float
+    interval: tuple[float, float]
+    confidence: float
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a sentence."""
+        percent = 100 / self.reference.mean()
+        low, high = (percent * bound for bound in self.interval)
+        word = "better" if high < 0 else "worse" if low > 0 else "no difference that these dates can show"
+        return (
+            f"On {len(self.starts)} dates the score changes by {percent * self.difference:+.2f} % "
+            f"(95 % interval {low:+.2f} … {high:+.2f} %): {word}; lower with confidence "
+            f"{self.confidence:.3f}."
+        )
+
+
+def compare_scores(
+    starts: NDArray[np.datetime64],
+    scores: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    lead_time: np.timedelta64,
+) -> Comparison:
+    """Test by the differences on each date whether scores are lower than those of a reference.
+
+    The Diebold-Mariano test in the form of Harvey, Leybourne & Newbold (1997, Int. J. Forecasting 13) with
+    Student's t, from the `scores` library: a paired t-test that allows for forecasts which overlap in time.
+    A bootstrap of whole blocks of dates needs many blocks; the t-test holds for the dozen dates that a user
+    can afford, as each difference is itself an average over the globe, and so nearly normal.
+
+    Args:
+        starts: (start,) ascending, evenly spaced dates, three or more.
+        scores: (start,) of the candidate.
+        reference: (start,) of the reference.
+        lead_time: of the forecasts' last step.
+
+    Raises:
+        ValueError: if there are fewer than three dates, or they overlap too much.
+    """
+    import xarray as xr
+    from scores.stats.statistical_tests import diebold_mariano
+
+    if len(starts) < 3:
+        raise ValueError(f"a paired test needs three start dates or more, not {len(starts)}")
+    horizon = math.ceil(lead_time / np.diff(starts).min())
+    if horizon >= len(starts):
+        raise ValueError(f"{len(starts)} starts within {horizon} lead times are too few; space them further")
+    difference = np.asarray(scores) - np.asarray(reference)
+    if np.ptp(difference) == 0:  # the same setting, say
+        mean = float(difference[0])
+        return Comparison(
+            starts, scores, reference, mean, (mean, mean), 0.5 if mean == 0 else float(mean < 0)
+        )
+    series = xr.DataArray(difference[None], dims=("series", "start"), coords={"h": ("series", [horizon])})
+    series = series.assign_coords(series=[0])
+    test = diebold_mariano(series, "series", "h", method="HLN", statistic_distribution="t").isel(series=0)
+    interval = sorted([float(test.ci_lower), float(test.ci_upper)])
+    return Comparison(
+        starts, scores, reference, float(test["mean"]), tuple(interval), 1 - float(test.confidence_gt_0)
+    )
+
+
+class _Cache:
+    """Numbers by a key of plain values, kept in a file of JSON lines."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.known = path, {}
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # the line that was being written when the power failed
+                    continue
+                self.known[entry["key"]] = entry["score"]
+
+    def get(self, key: object, compute: Callable[[], float]) -> float:
+        digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
+        if digest not in self.known:
+            self.known[digest] = compute()
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a") as file:
+                    file.write(json.dumps({"key": digest, "score": self.known[digest]}) + "\n")
+        return self.known[digest]
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    """A hash of the weights: a checkpoint of the same name may be another one tomorrow."""
+    digest = hashlib.blake2b(digest_size=8)
+    for weight in model.parameters():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,196 @@
+"""What a sampler search chooses from, and how Optuna's parameters become settings of a forecast.
+
+Not all parameters exist in all trials: ρ belongs to the Karras schedule, and churn to the samplers that know
+it. A parameter is asked for only where it acts, so that no trial is told apart by a number without effect.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from diffusion_lab.samplers import SAMPLERS
+from diffusion_lab.samplers.churn import GAMMA_MAX
+from diffusion_lab.sampling import SamplingSettings
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+PredictKwargs = dict[str, dict[str, Any]]
+"""{"noise_scheduler_params": {…}, "sampler_params": {…}}, as `Forecaster.forecast` takes them."""
+
+_SCHEDULES = ("karras", "exponential", "cosine", "linear")  # whose levels follow from three or four numbers
+_CHURN = ("S_churn", "S_min", "S_max", "S_noise")
+
+
+def _as_range(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float) else value
+
+
+def _as_choices(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_as_range)]
+Steps = Annotated[tuple[int, int], BeforeValidator(_as_range)]
+Choices = Annotated[tuple[str, ...], BeforeValidator(_as_choices)]
+
+
+class SearchSpace(BaseModel):
+    """Lowest and highest value of each number, and the names to choose from; one value keeps it fixed.
+
+    The defaults stay within the noise levels that the guide trains on, 0.02 … 100: outside of them a network
+    has seen nothing.
+
+    Attributes:
+        sampler: names in `SAMPLERS`.
+        schedule_type: of "karras", "exponential", "cosine" and "linear".
+        num_steps: solver steps N; their number is further limited by the calls a search may use.
+        sigma_max: first noise level, searched on a logarithmic scale.
+        sigma_min: last noise level above 0, likewise.
+        rho: ρ of the Karras schedule.
+        S_churn: amount of churn; where the range begins at 0, no churn is a choice of its own.
+        S_min: lowest level that is churned, on a logarithmic scale.
+        S_max: highest level that is churned, likewise.
+        S_noise: standard deviation of the noise that churn adds.
+
+    Raises:
+        ValueError: naming a name that is not known, or a range that is empty or overlaps one it must not.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sampler: Choices = tuple(SAMPLERS)
+    schedule_type: Choices = _SCHEDULES
+    num_steps: Steps = (3, 100)
+    sigma_max: Range = (5.0, 100.0)
+    sigma_min: Range = (0.02, 0.2)
+    rho: Range = (3.0, 15.0)
+    S_churn: Range = (0.0, 5.0)
+    S_min: Range = (0.02, 1.0)
+    S_max: Range = (1.0, 100.0)
+    S_noise: Range = (1.0, 1.08)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, table in {"sampler": tuple(SAMPLERS), "schedule_type": _SCHEDULES}.items():
+            names = getattr(self, key)
+            if not names or set(names) - set(table):
+                raise ValueError(f"{key} must name some of {', '.join(table)}, got {', '.join(names)}")
+        for key in ("num_steps", "sigma_max", "sigma_min", "rho", *_CHURN):
+            low, high = getattr(self, key)
+            lowest = 0 if key == "S_churn" else 1 if key == "num_steps" else 1e-9
+            if not lowest <= low <= high < math.inf:
+                raise ValueError(f"{key} needs {lowest:g} ≤ low ≤ high, got {low:g} … {high:g}")
+        for low, high in [("sigma_min", "sigma_max"), ("S_min", "S_max")]:
+            if getattr(self, low)[1] > getattr(self, high)[0]:
+                raise ValueError(f"{low} reaches above the lowest {high}: {self!r}")
+        return self
+
+    def within(self, max_calls: int) -> SearchSpace:
+        """The space without the samplers whose fewest steps need more network calls than allowed.
+
+        Raises:
+            ValueError: if none is left.
+        """
+        low = self.num_steps[0]
+        samplers = [name for name in self.sampler if calls_of(name, low) <= max_calls]
+        if not samplers:
+            needed = min(calls_of(name, low) for name in self.sampler)
+            raise ValueError(f"{low} steps need {needed} network calls or more, but max_calls = {max_calls}")
+        return self.model_copy(update={"sampler": tuple(samplers)})
+
+    def suggest(self, trial: Trial, max_calls: int) -> PredictKwargs:
+        """Let a trial choose settings that need no more than `max_calls` network calls.
+
+        Chosen is the number of calls, which means the same for all samplers; the number of steps is the
+        largest that they pay for.
+        """
+        sampler = trial.suggest_categorical("sampler", self.sampler)
+        calls = trial.suggest_int("network_calls", min(self.num_steps[0], max_calls), max_calls)
+        schedule = {
+            "schedule_type": trial.suggest_categorical("schedule_type", self.schedule_type),
+            "num_steps": self._steps_for(sampler, calls),
+            "sigma_max": self._number(trial, "sigma_max", log=True),
+            "sigma_min": self._number(trial, "sigma_min", log=True),
+        }
+        if schedule["schedule_type"] == "karras":
+            schedule["rho"] = self._number(trial, "rho")
+        params: dict[str, Any] = {"sampler": sampler}
+        options = inspect.signature(SAMPLERS[sampler]).parameters
+        if "S_churn" in options:
+            params |= self._churn(trial)
+        elif "S_noise" in options:
+            params["S_noise"] = self._number(trial, "S_noise")
+        return {"noise_scheduler_params": schedule, "sampler_params": params}
+
+    def guesses(self, max_calls: int) -> list[dict[str, Any]]:
+        """Parameters to try first: what the literature and exact targets recommend (see `samplers`).
+
+        Each good sampler with the guide's schedule and all the calls there may be, the best one with half of
+        them, and the churn of GenCast (Price et al. 2023, arXiv:2312.15796).
+        """
+        schedule = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0}
+        gencast = {"churn": True, "S_churn": 2.5, "S_min": 0.75, "S_max": 80.0, "S_noise": 1.05}
+        names = ("deis", "unipc", "dpmpp_2m", "dpmpp_3m", "heun", "dpmpp_2s")
+        wanted = [{"sampler": name, "network_calls": max_calls, "churn": False} for name in names]
+        fewer = max((max_calls + 1) // 2, min(self.num_steps[0], max_calls))
+        wanted.insert(1, {"sampler": "deis", "network_calls": fewer})
+        wanted.append({"sampler": "dpmpp_2s", "network_calls": max_calls} | gencast)
+        return [self._clipped(schedule | guess) for guess in wanted if guess["sampler"] in self.sampler]
+
+    def _steps_for(self, sampler: str, calls: int) -> int:
+        low, high = self.num_steps
+        fitting = [n for n in range(low, min(high, calls) + 1) if calls_of(sampler, n) <= calls]
+        return max(fitting, default=low)
+
+    def _churn(self, trial: Trial) -> dict[str, float]:
+        low, high = self.S_churn
+        if high == 0 or (low == 0 and not trial.suggest_categorical("churn", (False, True))):
+            return {"S_churn": 0.0}
+        log = {"S_min", "S_max"}
+        return {key: self._number(trial, key, log=key in log) for key in _CHURN}
+
+    def _number(self, trial: Trial, key: str, log: bool = False) -> float:
+        """A number of three digits: what a person would write down is what was tried."""
+        low, high = getattr(self, key)
+        value = float(f"{trial.suggest_float(key, low, high, log=log):.3g}")
+        return min(max(value, low), high)
+
+    def _clipped(self, guess: Mapping[str, Any]) -> dict[str, Any]:
+        inside = dict(guess)
+        if inside["schedule_type"] not in self.schedule_type:
+            inside["schedule_type"] = self.schedule_type[0]
+        for key in inside.keys() & {"sigma_max", "sigma_min", "rho", *_CHURN}:
+            low, high = getattr(self, key)
+            inside[key] = min(max(inside[key], low), high)
+        return inside
+
+
+def network_calls(settings: SamplingSettings) -> int:
+    """Network calls of one forecast step, counted by running the sampler without a network."""
+    nothing = torch.zeros(1)
+    steps = list(settings.steps(lambda y, sigma: y, lambda draw: nothing))
+    return steps[-1].nfe
+
+
+@functools.cache
+def calls_of(sampler: str, num_steps: int) -> int:
+    """Network calls of a sampler by name, which follow from the number of steps alone."""
+    schedule = {"schedule_type": "karras", "num_steps": num_steps, "sigma_max": 10.0, "sigma_min": 0.1}
+    return network_calls(SamplingSettings(schedule, {"sampler": sampler}))
+
+
+def describe(predict_kwargs: PredictKwargs) -> str:
+    """A setting in a line: `deis, karras, num_steps 18, sigma_max 80, …`."""
+    schedule, sampler = (dict(predict_kwargs[k]) for k in ("noise_scheduler_params", "sampler_params"))
+    words = [sampler.pop("sampler"), schedule.pop("schedule_type")]
+    effective = min(sampler.get("S_churn", 0.0), GAMMA_MAX * schedule["num_steps"])
+    if effective == 0:
+        sampler = {key: value for key, value in sampler.items() if key not in _CHURN}
+    return ", ".join(words + [f"{key} {value:g}" for key, value in (schedule | sampler).items()])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from diffusion_lab.stores.dates import check_sorted, even_frequency, lead_name, lead_timedelta, period
+
+
+@pytest.mark.parametrize(
+    ("lead", "name"),
+    [("6h", "6h"), ("24h", "1d"), ("48h", "2d"), ("36h", "36h"), (6, "6h"), ("90m", "90m"), ("3600s", "1h")],
+)
+def test_lead_name_is_the_largest_unit_that_divides(lead, name):
+    assert lead_name(lead) == name
+    assert lead_name(lead_timedelta(lead)) == name
+
+
+@pytest.mark.parametrize("lead", ["", "h", "1.5h", "-6h", "0h", "6 hours"])
+def test_lead_that_is_none(lead):
+    with pytest.raises(ValueError, match="time"):
+        lead_timedelta(lead)
+
+
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [
+        ("2024", "2024-12-31T23:59:59"),
+        ("2024-02", "2024-02-29T23:59:59"),
+        ("2024-02-28", "2024-02-28T23:59:59"),
+        ("2024-02-28T06", "2024-02-28T06:59:59"),
+    ],
+)
+def test_period_includes_all_of_its_end(end, last):
+    assert period("2020", end) == (np.datetime64("2020-01-01T00:00:00"), np.datetime64(last))
+
+
+def test_period_that_ends_before_it_starts():
+    with pytest.raises(ValueError, match="ends before it starts"):
+        period("2024-02", "2023")
+
+
+def hours(*values):
+    return np.datetime64("2024-01-01", "s") + np.array(values) * np.timedelta64(3600, "s")
+
+
+def test_messages_name_source_and_date():
+    assert even_frequency(hours(0, 6, 12), "x.nc") == np.timedelta64(21600, "s")
+    with pytest.raises(ValueError, match=r"x\.nc: the date 2024-01-01T06:00 appears twice"):
+        check_sorted(hours(0, 6, 6), "x.nc")
+    with pytest.raises(ValueError, match=r"not sorted, 2024-01-01T03:00 follows 2024-01-01T06:00"):
+        check_sorted(hours(0, 6, 3), "x.nc")
+    with pytest.raises(ValueError, match=r"from 2024-01-01T06:00 to 2024-01-01T18:00 is 12h.*6h apart"):
+        even_frequency(hours(0, 6, 18), "x.nc")
+    with pytest.raises(ValueError, match="index 1 is missing"):
+        check_sorted(np.array(["2024-01-01", "NaT"], "datetime64[s]"), "x.nc")
