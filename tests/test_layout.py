@@ -38,6 +38,7 @@ HEAVY = [
 # From the ground up: a room imports what stands before it, never what stands after it. No exceptions.
 ROOMS = [
     "assets",
+    "spelling",
     "schedules",
     "noise",
     "denoisers",

@@ -18,8 +18,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lab.config.names import nearest
 from diffusion_lab.config.targets import ConfigError, is_target
+from diffusion_lab.spelling import nearest
 
 
 def config_folder(own: str | Path | None = None, config_name: str = "") -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterable
 from typing import Any
+
+from diffusion_lab.spelling import closest
 
 NAMES: dict[str, str] = {
     "anemoi.models.models.AnemoiDiffusionModelEncProcDec": "diffusion_lab.models.DiffusionModelEncProcDec",
@@ -53,8 +53,8 @@ def our_name(name: str) -> str:
     try:
         return _BY_CLASS[name.rpartition(".")[2]]
     except KeyError:
-        near = difflib.get_close_matches(name, NAMES, 1, 0.6)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        near = closest(name, NAMES, 0.6)
+        hint = f"; did you mean {near!r}?" if near else "."
         raise ValueError(
             f"has no counterpart here{hint} `diffusion-lab guide` lists the names there are"
         ) from None
@@ -71,17 +71,10 @@ def find(name: str) -> Any:
         module, _, name = path.rpartition(".")
         return getattr(importlib.import_module(module), name)
     except Exception as error:
-        near = difflib.get_close_matches(path, set(NAMES.values()), 1, 0.8)
+        near = closest(path, NAMES.values(), 0.8)
         hint = (
-            f"did you mean {near[0]!r}?"
+            f"did you mean {near!r}?"
             if near
             else "write the import path of a class; for a file of your own, PYTHONPATH=ITS_FOLDER"
         )
         raise ValueError(f"cannot be imported ({error}); {hint}") from None
-
-
-def nearest(key: str, allowed: Iterable[str]) -> str:
-    """The end of a message on an unknown key: the key it is most like, or all that are allowed."""
-    allowed = list(allowed)
-    near = difflib.get_close_matches(key, allowed, 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(allowed) or 'none'}"

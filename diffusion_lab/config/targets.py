@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from diffusion_lab.config.names import find, nearest, our_name
+from diffusion_lab.config.names import find, our_name
+from diffusion_lab.spelling import nearest
 
 
 class ConfigError(ValueError):

@@ -10,9 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from diffusion_lab.config.composition import shipped
-from diffusion_lab.config.names import nearest
 from diffusion_lab.config.schema import Config
 from diffusion_lab.config.targets import ConfigError
+from diffusion_lab.spelling import nearest
 
 
 def validate(config: DictConfig) -> Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 import diffusion_lab
+from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import lead_name
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
 from diffusion_lab.stores.store import Role
@@ -41,13 +41,8 @@ def _one_date(value: Any) -> str:
 
 def _one_forcing(name: str) -> str:
     if name not in COMPUTED_FORCINGS:
-        raise ValueError(f"unknown forcing {name!r}{_hint(name, COMPUTED_FORCINGS)}")
+        raise ValueError(f"unknown forcing {name!r}{nearest(name, COMPUTED_FORCINGS)}")
     return name
-
-
-def _hint(name: str, allowed: tuple[str, ...]) -> str:
-    near = get_close_matches(name, allowed, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(allowed)}"
 
 
 Date = Annotated[str, BeforeValidator(_one_date)]
@@ -64,7 +59,7 @@ class _Strict(BaseModel):
         allowed = tuple(cls.model_fields)
         unknown = [str(key) for key in values if key not in allowed] if isinstance(values, Mapping) else []
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}{_hint(unknown[0], allowed)}")
+            raise ValueError(f"unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}")
         return values
 
 

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import dask.array as da
@@ -16,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from diffusion_lab.making.grids import Grid, check_distinct, find_grid
+from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import check_sorted, show_date
 
 # What a task reads at once where the file's own chunks do not say.
@@ -105,8 +105,9 @@ class Sources:
         name = variable if level is None else f"{variable} at level {level:g}"
         holding = [key for key in self._joined if variable in key[0]]
         if not holding:
-            near = get_close_matches(variable, self.available, 3) or sorted(self.available)
-            raise ValueError(f"No source file has a variable {variable!r}; there are {', '.join(near)}.")
+            raise ValueError(
+                f"No source file has a variable {variable!r}{nearest(variable, sorted(self.available))}"
+            )
         found = []
         for key in holding:
             dataset, dates, file = self._joined[key]

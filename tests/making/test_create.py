@@ -195,7 +195,7 @@ BAD = {
     "nan": (nan_at, r"t2m is nan at 2001-01-08T00:00, cell 5 \(latitude 50, longitude 15\)"),
     "no such variable": (
         lambda s: s.rename(t2m="t2n"),
-        r"No source file has a variable 't2m'; there are t2n",
+        r"No source file has a variable 't2m'; did you mean 't2n'",
     ),
     "no such level": (lambda s: s.assign_coords(level=[500, 925]), r"z has no level 850; it has .*925"),
     "odd names": (lambda s: s.rename(latitude="phi"), r"a\.nc: cannot tell .* latitude among .*phi"),
