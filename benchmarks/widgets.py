@@ -192,7 +192,7 @@ def restless(tuner: SamplerTuner, moves: int) -> Iterator[tuple[str, str]]:
     mean = result.fields(tuner.pictures.variable.value, 1).mean(0)
     fresh = np.array_equal(tuner.pictures.canvases["mean"].values, result.place.raster(mean))
     drawn = tuner.pictures.charts["schedule"].ax.lines[0].get_ydata()
-    levels = result.forecaster.settings.override(**tuner.setting.predict_kwargs).sigmas().numpy()[:-1]
+    levels = tuner.setting.sampling(result.forecaster).sigmas().numpy()[:-1]
     fresh &= np.array_equal(drawn, levels)
     yield "moves", f"{moves} in {took:.1f} s, the slowest held its caller up for {1e3 * slowest:.0f} ms"
     yield "pictures at the end", "of the last setting" if fresh else "STALE"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,15 +14,8 @@ from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.samplers import SAMPLERS, Step
 from diffusion_lab.samplers.contract import solver_dtype
 from diffusion_lab.schedules import SCHEDULES
+from diffusion_lab.spelling import closest
 
-GUIDE_SCHEDULER = {
-    "schedule_type": "karras",
-    "sigma_max": 100.0,
-    "sigma_min": 0.02,
-    "rho": 7.0,
-    "num_steps": 50,
-}
-GUIDE_SAMPLER = {"sampler": "heun", "S_churn": 0.0, "S_min": 0.0, "S_max": float("inf"), "S_noise": 1.0}
 _GIVEN_BY_US = ("denoiser", "y", "sigmas", "noise")
 _CORRELATION = "noise_correlation"  # of every sampler: it says which noise is drawn, not what is done with it
 
@@ -42,8 +34,8 @@ class SamplingSettings:
             allowed.
     """
 
-    noise_scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(GUIDE_SCHEDULER))
-    diffusion_sampler: Mapping[str, Any] = field(default_factory=lambda: dict(GUIDE_SAMPLER))
+    noise_scheduler: Mapping[str, Any]
+    diffusion_sampler: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         _check("noise_scheduler", self.noise_scheduler, "schedule_type", SCHEDULES)
@@ -125,6 +117,14 @@ class SamplingSettings:
                 pass
         return step.state.float()
 
+    @property
+    def predict_kwargs(self) -> dict[str, dict[str, Any]]:
+        """Every option as an override: the `predict_kwargs` block of an inference config."""
+        return {
+            "noise_scheduler_params": dict(self.noise_scheduler),
+            "sampler_params": dict(self.diffusion_sampler),
+        }
+
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Plain dictionaries, as in a config or a checkpoint."""
         return {
@@ -160,8 +160,8 @@ def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[st
         raise ValueError(f"{what} {name!r} needs {', '.join(lacking)}")
     for key in given:
         if key != name_key and key not in allowed:
-            near = difflib.get_close_matches(key, allowed, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            near = closest(key, allowed)
+            hint = f"; did you mean {near!r}?" if near else "."
             raise ValueError(f"{what} {name!r} has no option {key!r}{hint} It takes: {', '.join(allowed)}")
 
 
@@ -173,3 +173,19 @@ def _merge(
         raise ValueError(f"{name_key} is {name!r}; it must be one of {', '.join(table)}")
     allowed = {name_key, *options_of(table[name])}
     return {key: value for key, value in defaults.items() if key in allowed} | dict(given)
+
+
+PRESETS = {
+    # Anemoi's guide: 50 steps of Heun's method without churn, 99 network calls.
+    "guide": SamplingSettings(
+        {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0, "num_steps": 50},
+        {"sampler": "heun", "S_churn": 0.0, "S_min": 0.0, "S_max": float("inf"), "S_noise": 1.0},
+    ),
+    # Price et al. 2023 (arXiv:2312.15796), supplement, Table 2. S_max is not in the table; it is infinite in
+    # the code that they published (graphcast, `dpm_solver_plus_plus_2s.py`).
+    "gencast": SamplingSettings(
+        {"schedule_type": "karras", "sigma_max": 80.0, "sigma_min": 0.03, "rho": 7.0, "num_steps": 20},
+        {"sampler": "dpmpp_2s", "S_churn": 2.5, "S_min": 0.75, "S_max": float("inf"), "S_noise": 1.05},
+    ),
+}
+"""Settings that others have published, by name."""

@@ -20,15 +20,15 @@ from diffusion_lab.assets import store_path
 from diffusion_lab.graphs import multi_scale
 from diffusion_lab.inference import Forecaster, load_forecaster
 from diffusion_lab.plots.style import DIFFERENCE
+from diffusion_lab.sampling import PRESETS
 from diffusion_lab.stores import Store, open_store
 from diffusion_lab.widgets import SamplerTuner
 
 FOLDER = Path(__file__).parent
 START, DAY = np.datetime64("2025-01-15", "s"), np.timedelta64(1, "D")
-GUIDE = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0}
-FINE = {"noise_scheduler_params": GUIDE | {"num_steps": 20}, "sampler_params": {"sampler": "heun"}}
+FINE = PRESETS["guide"].with_num_steps(20)
 OF_LINES = ("graph", "scores")  # maps in several colour scales would suffer
-CHEAP = {"noise_scheduler_params": {"num_steps": 8}, "sampler_params": {"sampler": "deis"}}
+CHEAP = {"num_steps": 8}, {"sampler": "deis"}
 
 
 def _forecaster() -> tuple[Forecaster, Store]:
@@ -39,7 +39,7 @@ def _forecaster() -> tuple[Forecaster, Store]:
 def forecast() -> Figure:
     """An ensemble three days ahead, beside what came."""
     forecaster, store = _forecaster()
-    ensemble = forecaster.forecast(START, steps=3, members=8, **CHEAP)
+    ensemble = forecaster.forecast(START, 3, 8, 0, None, *CHEAP)
     land = store.read(0, ["lsm"])[0, 0, 0]
     truth = verification.truth_of(ensemble, store)
     return plots.forecast_panel(ensemble, truth, "z500", lead_time=3 * DAY, land=land)
@@ -48,7 +48,7 @@ def forecast() -> Figure:
 def denoising() -> Figure:
     """One member on its way from noise to the change of the weather in a day."""
     forecaster, store = _forecaster()
-    levels = forecaster.settings.override(**FINE).sigmas().tolist()
+    levels = FINE.sigmas().tolist()
     index, scale = forecaster.variables.output.index("t850"), store.tendency_statistics("1d").stdev
     scale = scale[store.variables.index("t850")]
     before, after = (store.read(store.index(START + lead), ["t850"])[0, 0, 0] for lead in (0 * DAY, DAY))
@@ -57,7 +57,7 @@ def denoising() -> Figure:
     axes = figure.subplots(2, len(shown) + 1)
     place = (store.latitudes, store.longitudes, store.field_shape)
     look = {"cmap": DIFFERENCE, "limits": (-8, 8), "land": store.read(0, ["lsm"])[0, 0, 0]}
-    for solver_step in forecaster.solver_steps(START, 1, [0], **FINE):
+    for solver_step in forecaster.rollout(START, 1, 1, settings=FINE).solver_steps():
         if (number := solver_step.step.index) in shown:
             column, sigma = axes[:, shown.index(number)], levels[number + 1]
             noisy = solver_step.step.state[0, 0, 0, :, index].numpy() * scale / np.hypot(1, sigma)
@@ -78,7 +78,7 @@ def denoising() -> Figure:
 def tuner() -> Figure:
     """What the sampler tuner shows: the present setting beside one that was pinned."""
     tuner = SamplerTuner("example-tendency", "cpu", date=str(START), members=6, variable="t850")
-    tuner.set(**GUIDE, sampler="heun", num_steps=6).run()
+    tuner.set(**{**FINE.noise_scheduler, "num_steps": 6}, sampler="heun").run()
     tuner.pin()
     tuner.set(sampler="deis", num_steps=11)  # as many network calls
     tuner.run()
@@ -89,7 +89,8 @@ def scores() -> Figure:
     """Forecasts to five days, scored: beside simple ones, spread beside error, ranks and spectra."""
     forecaster, store = _forecaster()
     starts = np.datetime64("2025-01-10", "s") + np.arange(6) * 60 * DAY
-    ensembles = verification.forecast_starts(forecaster, starts, 5, 6, **CHEAP)
+    cheap = forecaster.settings.override(*CHEAP)
+    ensembles = verification.forecast_ensembles(forecaster, starts, 5, 6, settings=cheap)
     result = verification.score(ensembles, store)
     figure = Figure(figsize=(13, 3.4), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=(1.5, 1.15, 0.85, 0.95))

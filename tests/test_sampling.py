@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from diffusion_lab.inference import SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 
-DEFAULTS = SamplingSettings()
+DEFAULTS = PRESETS["guide"]
 
 
 def gaussian(y, sigma):

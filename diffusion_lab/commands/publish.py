@@ -27,15 +27,15 @@ from diffusion_lab.assets import store_path
 from diffusion_lab.commands.report import save_report
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.release import save_release
+from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.verification import (
     format_lead_time,
     markdown_table,
     run_protocol,
     shown_leads,
-    spread_out,
 )
-from diffusion_lab.verification.search.space import PredictKwargs, network_calls
+from diffusion_lab.verification.search.space import network_calls
 from diffusion_lab.verification.summary import names_of_baselines
 
 STORE, YEAR, STARTS, EVERY, MEMBERS = "example", "2025", 26, np.timedelta64(14, "D"), 16
@@ -46,7 +46,7 @@ def publish(
     checkpoint: Path,
     folder: Path,
     device: str = "auto",
-    predict_kwargs: PredictKwargs | None = None,
+    predict_kwargs: dict[str, dict[str, Any]] | None = None,
     note: str = "",
     lead_time: np.timedelta64 = LEAD_TIME,
     search_report: str = "",
@@ -106,7 +106,7 @@ def scored_starts(store: Store, lead_time: np.timedelta64) -> np.ndarray:
     return spread_out(dates[dates + lead_time <= store.dates[-1]], STARTS, EVERY)
 
 
-def with_defaults(forecaster: Forecaster, predict_kwargs: PredictKwargs) -> Forecaster:
+def with_defaults(forecaster: Forecaster, predict_kwargs: dict[str, dict[str, Any]]) -> Forecaster:
     """The same model with other sampling defaults, key by key.
 
     Raises:

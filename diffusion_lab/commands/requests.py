@@ -22,7 +22,8 @@ from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
 from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.inference.output import write_forecast
-from diffusion_lab.stores.dates import lead_name, lead_timedelta, period
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, spread_out
 from diffusion_lab.stores.module import forecast_starts as possible_starts
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.verification import (
@@ -30,7 +31,6 @@ from diffusion_lab.verification import (
     score,
     score_table,
     shown_leads,
-    spread_out,
 )
 
 
@@ -68,7 +68,7 @@ class Request(Group):
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
-        """`predict_kwargs` as keyword arguments of the forecaster."""
+        """`predict_kwargs` as keyword arguments of `SamplingSettings.override`."""
         return self.predict_kwargs.model_dump()
 
 
@@ -115,13 +115,14 @@ def run_forecast(request: ForecastRequest) -> None:
     forecaster = load_forecaster(request.checkpoint, request.device if request.devices == 1 else "cpu")
     steps = steps_of(forecaster, request.lead_time)
     dates = [np.datetime64(parse_date(date), "s") for date in request.date.split(",")]
-    members, output = range(request.members), Path(request.output)
-    for date, states in zip(dates, _runs(request, forecaster, dates, steps), strict=True):
+    settings, output = forecaster.settings.override(**request.overrides), Path(request.output)
+    for date, states in zip(dates, _runs(request, settings, dates, steps), strict=True):
         began = time.monotonic()
+        rollout = forecaster.rollout(date, steps, request.members, request.seed, settings, request.data)
         named = output if len(dates) == 1 else output.with_stem(f"{output.stem}-{date.astype('M8[h]')}")
         with Progress(transient=True) as bar:
-            states = bar.track(states, total=steps, description="steps")
-            path = write_forecast(named, forecaster, date, members, states)
+            states = bar.track(states or rollout.states(), total=steps, description="steps")
+            path = write_forecast(named, rollout, states)
         print(
             f"{path}: {request.members} members to {request.lead_time} from {date} "
             f"in {time.monotonic() - began:.1f} s"
@@ -129,17 +130,33 @@ def run_forecast(request: ForecastRequest) -> None:
 
 
 def _runs(
-    request: ForecastRequest, forecaster: Forecaster, dates: list[np.datetime64], steps: int
-) -> Iterator[Iterator[np.ndarray]]:
-    """The states from each start; several devices share the members of one start, or the starts."""
-    arguments = steps, range(request.members)
-    options = {"seed": request.seed, "data": request.data, **request.overrides}
+    request: ForecastRequest, settings: SamplingSettings, dates: list[np.datetime64], steps: int
+) -> Iterator[Iterator[np.ndarray] | None]:
+    """The states from each start where several devices share the members of one start, or the starts."""
     if request.devices == 1:
-        return (forecaster.states(date, *arguments, **options) for date in dates)
+        return iter([None] * len(dates))
+    arguments = steps, range(request.members)
     devices = choose_devices(request.devices, request.device)
     if len(dates) == 1:
-        return iter([states_on_devices(request.checkpoint, devices, dates[0], *arguments, **options)])
-    return starts_on_devices(request.checkpoint, devices, dates, *arguments, **options)
+        states = states_on_devices(
+            request.checkpoint,
+            devices,
+            dates[0],
+            *arguments,
+            seed=request.seed,
+            settings=settings,
+            data=request.data,
+        )
+        return iter([states])
+    return starts_on_devices(
+        request.checkpoint,
+        devices,
+        dates,
+        *arguments,
+        seed=request.seed,
+        settings=settings,
+        data=request.data,
+    )
 
 
 def run_verify(request: VerifyRequest) -> None:
@@ -168,33 +185,33 @@ def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, 
     forecaster = load_forecaster(request.checkpoint, request.device)
     store = forecaster.reader(request.data).store
     steps = steps_of(forecaster, request.lead_time)
-    asked = window_to_judge_by(forecaster, request.start, request.end)
+    asked = evaluation_window(forecaster, request.start, request.end)
     starts = _starts(forecaster, store, steps, request, asked)
+    settings = forecaster.settings.override(**request.overrides)
     forecast, scores = run_protocol(
         forecaster,
         starts,
         steps,
         request.members,
         seed=request.seed,
+        settings=settings,
         data=store,
         folder=Path(request.output) / "forecasts",
-        **request.overrides,
     )
-    settings = forecaster.settings.override(**request.overrides).as_dict()
     facts = {
         "Checkpoint": request.checkpoint,
         "Starts": " to ".join(asked),
         "Forecast step": lead_name(forecaster.step),
         **{
             group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())
-            for group, values in settings.items()
+            for group, values in settings.as_dict().items()
         },
     }
     return forecast, scores, store, facts
 
 
-def window_to_judge_by(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
-    """First and last date to judge by: as asked for, or those the checkpoint names, or else 2025."""
+def evaluation_window(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
+    """First and last start of the evaluation: as asked for, or those the checkpoint names, or else 2025."""
     named = forecaster.release.training.get("test_window", ("2025", "2025"))
     return start or named[0], end or named[1]
 

@@ -18,7 +18,7 @@ from diffusion_lab.config import Config, ConfigError, instantiate
 from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.plots import training_curves
-from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.dates import lead_timedelta, spread_out
 from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.stores.states import Normalizer
 from diffusion_lab.training.build import Run, build, own_parts
@@ -64,13 +64,13 @@ def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
     """Forecast from starts spread over the test window, print the score table, draw the pictures."""
     evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
     forecaster = load_forecaster(checkpoint)
-    forecast = verification.forecast_starts(
+    forecast = verification.forecast_ensembles(
         forecaster,
         evaluation_starts(run),
         evaluation.steps,
         evaluation.members,
         data=run.store,
-        noise_scheduler_params=forecaster.settings.with_num_steps(evaluation.num_steps).noise_scheduler,
+        settings=forecaster.settings.with_num_steps(evaluation.num_steps),
         progress=run.config.diagnostics.progress_bar,
     )
     scores = verification.score(forecast, run.store)
@@ -94,7 +94,7 @@ def evaluation_starts(run: Run) -> np.ndarray:
             f"dataloader.test from {test.start} to {test.end} is shorter than a forecast of "
             f"diagnostics.evaluation.steps={evaluation.steps}"
         )
-    return verification.spread_out(dates, evaluation.starts)
+    return spread_out(dates, evaluation.starts)
 
 
 def draw_training(folder: Path) -> Path:

@@ -13,20 +13,19 @@ from rich.progress import Progress
 from rich.table import Table
 
 from diffusion_lab import plots
-from diffusion_lab.commands.requests import Request, steps_of, window_to_judge_by
+from diffusion_lab.commands.requests import Request, evaluation_window, steps_of
 from diffusion_lab.config import ConfigError, Date, Lead
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.sampling import SamplingSettings
-from diffusion_lab.stores.dates import lead_timedelta, period
+from diffusion_lab.sampling import PRESETS, SamplingSettings
+from diffusion_lab.stores.dates import lead_timedelta, period, spread_out
 from diffusion_lab.stores.module import forecast_starts as possible_starts
-from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.verification.search.optimisation import SearchResult, search_sampler
 from diffusion_lab.verification.search.scoring import (
     Comparison,
     SettingScorer,
     compare_scores,
 )
-from diffusion_lab.verification.search.space import PredictKwargs, SearchSpace, describe
+from diffusion_lab.verification.search.space import SearchSpace, describe, network_calls
 
 
 class TuneRequest(Request):
@@ -53,7 +52,8 @@ def run_tune(request: TuneRequest) -> None:
     """Search, judge what was found on dates that the search never saw, print and write it all."""
     forecaster = load_forecaster(request.checkpoint, request.device)
     steps = steps_of(forecaster, request.lead_time)
-    folder, reference = Path(request.output), _reference(request)
+    folder, guide = Path(request.output), PRESETS["guide"].predict_kwargs
+    reference = forecaster.settings.override(**guide).override(**request.overrides)
     seen, unseen = search_dates(forecaster, request, int(steps))
     common = {
         "steps": int(steps),
@@ -85,7 +85,7 @@ def run_tune(request: TuneRequest) -> None:
     with (folder / "report.txt").open("w") as file:
         for out in (console, Console(file=file, width=160)):
             out.print(*tables, sep="\n\n", highlight=False)
-    _draw(result, comparisons, scorer.calls(reference)).savefig(folder / "search.png", dpi=110)
+    _draw(result, comparisons, network_calls(reference)).savefig(folder / "search.png", dpi=110)
     console.print(f"predict_kwargs.yaml, trials.csv, report.txt, search.png: {folder.resolve()}")
 
 
@@ -99,7 +99,7 @@ def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tu
         ConfigError: the windows overlap, hold no date, or the checkpoint names no training window.
     """
     store = forecaster.reader(request.data).store
-    judged = window_to_judge_by(forecaster, request.unseen_start, request.unseen_end)
+    judged = evaluation_window(forecaster, request.unseen_start, request.unseen_end)
     first, last = _window("unseen_start", *judged)
     trained = forecaster.release.training.get("window")
     if request.start is None and trained is None:
@@ -129,30 +129,21 @@ def _window(key: str, start: str, end: str) -> tuple[np.datetime64, np.datetime6
         raise ConfigError(f"{key}={start}: {error}") from None
 
 
-def _reference(request: TuneRequest) -> PredictKwargs:
-    """The guide's default, with what the request puts in its place."""
-    settings = SamplingSettings().override(**request.overrides).as_dict()
-    return {
-        "noise_scheduler_params": settings["noise_scheduler"],
-        "sampler_params": settings["diffusion_sampler"],
-    }
-
-
 def _compare(
-    scorer: SettingScorer, result: SearchResult, reference: PredictKwargs
-) -> list[tuple[PredictKwargs, Comparison]]:
+    scorer: SettingScorer, result: SearchResult, reference: SamplingSettings
+) -> list[tuple[SamplingSettings, Comparison]]:
     """Each setting of the front against the reference, by calls; the last is the search's best."""
-    front = [result.setting(trial) for trial in result.pareto_front["trial"]]
+    front = [result.settings_of(trial) for trial in result.pareto_front["trial"]]
     dates = range(len(scorer.starts))
-    calls = sum(scorer.calls(kwargs) for kwargs in [*front, reference])
+    calls = sum(network_calls(settings) for settings in [*front, reference])
     with Progress(transient=True) as bar:
         task = bar.add_task("unseen dates", total=calls * len(dates))
 
-        def scores(kwargs: PredictKwargs) -> np.ndarray:
+        def scores(settings: SamplingSettings) -> np.ndarray:
             values = []
             for index in dates:
-                values.append(scorer(kwargs, index))
-                bar.advance(task, scorer.calls(kwargs))
+                values.append(scorer(settings, index))
+                bar.advance(task, network_calls(settings))
             return np.array(values)
 
         of_reference, lead_time = scores(reference), scorer.steps * scorer.forecaster.step
@@ -161,8 +152,8 @@ def _compare(
 
 def _tables(
     result: SearchResult,
-    comparisons: list[tuple[PredictKwargs, Comparison]],
-    reference: PredictKwargs,
+    comparisons: list[tuple[SamplingSettings, Comparison]],
+    reference: SamplingSettings,
     scorer: SettingScorer,
 ) -> list[Table | str]:
     found, last = comparisons[-1]
@@ -171,16 +162,16 @@ def _tables(
     )
     for name in ("calls", "searched", "unseen", "− default", "95 % interval", "setting"):
         table.add_column(name, justify="left" if name == "setting" else "right")
-    for (kwargs, test), searched in zip(comparisons, result.pareto_front["score"], strict=True):
+    for (settings, test), searched in zip(comparisons, result.pareto_front["score"], strict=True):
         numbers = [f"{searched:.4f}", f"{test.scores.mean():.4f}", f"{test.difference:+.4f}"]
         interval = "{:+.4f} … {:+.4f}".format(*test.interval)
-        table.add_row(str(scorer.calls(kwargs)), *numbers, interval, describe(kwargs))
+        table.add_row(str(network_calls(settings)), *numbers, interval, describe(settings))
     table.add_section()
     of_default = f"{last.reference.mean():.4f}"
-    table.add_row(str(scorer.calls(reference)), "", of_default, "", "", f"default: {describe(reference)}")
+    table.add_row(str(network_calls(reference)), "", of_default, "", "", f"default: {describe(reference)}")
     verdict = (
-        f"{scorer.calls(found)} calls, {describe(found)}: {last.scores.mean():.4f}\n"
-        f"{scorer.calls(reference)} calls, {describe(reference)}: {of_default}\n{last.verdict}"
+        f"{network_calls(found)} calls, {describe(found)}: {last.scores.mean():.4f}\n"
+        f"{network_calls(reference)} calls, {describe(reference)}: {of_default}\n{last.verdict}"
     )
     return [table, verdict, result.yaml]
 
@@ -194,7 +185,7 @@ def _explained(result: SearchResult, request: TuneRequest) -> str:
     )
 
 
-def _draw(result: SearchResult, comparisons: list[tuple[PredictKwargs, Comparison]], calls: int) -> Figure:
+def _draw(result: SearchResult, comparisons: list[tuple[SamplingSettings, Comparison]], calls: int) -> Figure:
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     history, front, importance, paired = figure.subplots(2, 2).flat
     plots.optimisation_history(history, result.trials)

@@ -15,19 +15,22 @@ import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from diffusion_lab.inference.forecaster import MEMBERS_PER_CALL, Forecaster, load_forecaster
+from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
+from diffusion_lab.inference.rollout import Rollout, default_members_per_call
+from diffusion_lab.sampling import SamplingSettings
 
-Job = tuple[np.datetime64, list[int]]
-Inbox = queue.SimpleQueue[np.ndarray | Exception]
+Job = Callable[[Forecaster], Rollout]
+Inbox = queue.SimpleQueue[NDArray[np.float32] | Exception]
 
 
 def choose_devices(count: int, kind: str = "auto") -> list[str]:
@@ -54,29 +57,41 @@ def states_on_devices(
     steps: int,
     members: Sequence[int],
     *,
+    seed: int = 0,
+    settings: SamplingSettings | None = None,
+    data: str | Path | None = None,
     members_per_call: int | None = None,
-    **options: Any,
-) -> Iterator[np.ndarray]:
-    """The states of `Forecaster.states`, with the members spread over devices.
+) -> Iterator[NDArray[np.float32]]:
+    """The states of a rollout, with the members spread over devices.
 
     Args:
         checkpoint: as `load_forecaster`; each process loads it.
         devices: one process each; a device may be named twice.
-        date: as `Forecaster.states`.
+        date: as `Forecaster.rollout`.
         steps: likewise.
         members: likewise.
+        seed: likewise.
+        settings: likewise.
+        data: likewise, but not an open store.
         members_per_call: likewise.
-        options: every further argument of `Forecaster.states`, by name.
 
     Yields:
         (ensemble, cell, output variable), physical units, one lead after the other.
     """
     chunk = members_per_call or chunk_for(len(members), devices)
     shares = deal(list(members), chunk, len(devices))
-    options |= {"steps": steps, "members_per_call": chunk}
+    rollout = partial(
+        Forecaster.rollout,
+        date=date,
+        steps=steps,
+        seed=seed,
+        settings=settings,
+        data=data,
+        members_per_call=chunk,
+    )
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(_worker(checkpoint, device, [(np.datetime64(date, "s"), share)], options))
+            stack.enter_context(_worker(checkpoint, device, [partial(rollout, members=share)]))
             for device, share in zip(devices, shares, strict=False)
         ]
         for _ in range(steps):
@@ -89,27 +104,43 @@ def starts_on_devices(
     starts: Sequence[np.datetime64],
     steps: int,
     members: Sequence[int],
-    **options: Any,
-) -> Iterator[Iterator[np.ndarray]]:
+    *,
+    seed: int = 0,
+    settings: SamplingSettings | None = None,
+    data: str | Path | None = None,
+    members_per_call: int | None = None,
+) -> Iterator[Iterator[NDArray[np.float32]]]:
     """Forecasts from several start dates, which are dealt to the devices in turn.
 
     Arguments as `states_on_devices`; yields the states of each start, in the order of `starts`, to be taken
     before the next start's. A device goes on meanwhile: what it has made is kept until it is asked for.
     """
-    options |= {"steps": steps}
-    devices, everyone = devices[: len(starts)], list(members)
+    rollouts = [
+        partial(
+            Forecaster.rollout,
+            date=start,
+            steps=steps,
+            members=list(members),
+            seed=seed,
+            settings=settings,
+            data=data,
+            members_per_call=members_per_call,
+        )
+        for start in starts
+    ]
     with ExitStack() as stack:
-        workers = []
-        for i, device in enumerate(devices):
-            jobs = [(np.datetime64(start, "s"), everyone) for start in starts[i :: len(devices)]]
-            workers.append(stack.enter_context(_worker(checkpoint, device, jobs, options)))
+        devices = devices[: len(starts)]
+        workers = [
+            stack.enter_context(_worker(checkpoint, device, rollouts[i :: len(devices)]))
+            for i, device in enumerate(devices)
+        ]
         for i in range(len(starts)):
             yield map(_receive, [workers[i % len(workers)]] * steps)
 
 
 def chunk_for(members: int, devices: Sequence[str]) -> int:
     """Members in one network call: as on one device, unless some devices would then get none."""
-    usual = MEMBERS_PER_CALL.get(torch.device(devices[0]).type, 8)
+    usual = default_members_per_call(devices[0])
     return usual if members > usual * (len(devices) - 1) else math.ceil(members / len(devices))
 
 
@@ -121,11 +152,11 @@ def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
 
 
 @contextmanager
-def _worker(checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]) -> Iterator[Inbox]:
+def _worker(checkpoint: str | Path, device: str, jobs: Sequence[Job]) -> Iterator[Inbox]:
     """A process that sends the states of its jobs; it ends with the context, whatever it has left to do."""
     spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs, options), daemon=True)
+    process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs), daemon=True)
     process.start()
     sender.close()  # the worker's copy is the only one left: its death ends the pipe
     inbox: Inbox = queue.SimpleQueue()
@@ -149,21 +180,19 @@ def _read(receiver: Connection, inbox: Inbox) -> None:
         inbox.put(RuntimeError("a forecasting process died; it may have run out of memory"))
 
 
-def _work(
-    sender: Connection, checkpoint: str | Path, device: str, jobs: list[Job], options: dict[str, Any]
-) -> None:
+def _work(sender: Connection, checkpoint: str | Path, device: str, jobs: Sequence[Job]) -> None:
     if device == "cpu":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     try:
-        forecaster: Forecaster = load_forecaster(checkpoint, device)
-        for date, members in jobs:
-            for state in forecaster.states(date, members=members, **options):
+        forecaster = load_forecaster(checkpoint, device)
+        for job in jobs:
+            for state in job(forecaster).states():
                 sender.send(state)
     except Exception as error:
         sender.send(error)
 
 
-def _receive(inbox: Inbox) -> np.ndarray:
+def _receive(inbox: Inbox) -> NDArray[np.float32]:
     """The next state; what went wrong in the worker goes wrong here."""
     answer = inbox.get()
     if isinstance(answer, Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -66,6 +67,22 @@ def period(start: np.datetime64 | str, end: np.datetime64 | str) -> tuple[np.dat
     if seconds[1] < seconds[0]:
         raise ValueError(f"The period from {start} to {end} ends before it starts.")
     return seconds
+
+
+def spread_out(
+    dates: NDArray[np.datetime64], count: int, every: np.timedelta64 | None = None
+) -> NDArray[np.datetime64]:
+    """Choose start dates: `count` of them evenly, or one each `every` from the first.
+
+    Args:
+        dates: (start,) possible dates.
+        count: how many at most.
+        every: time between starts; evenly over all dates if left out.
+    """
+    if every is None:
+        return dates[np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int)]
+    wanted = dates[0] + np.arange(count) * every
+    return wanted[np.isin(wanted, dates)]
 
 
 def check_sorted(dates: np.ndarray, source: str) -> None:

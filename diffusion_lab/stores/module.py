@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, show_date
+from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, show_date, spread_out
 from diffusion_lab.stores.states import Normalizer, StateReader
 from diffusion_lab.stores.store import Store
 from diffusion_lab.stores.variables import Variables
@@ -176,8 +176,7 @@ class ForecastDataModule(LightningDataModule):
 
         self.train_set = dataset(forecast_starts(store, length, multistep_input, train))
         starts = forecast_starts(store, length, multistep_input, validation)
-        thinned = np.linspace(0, len(starts) - 1, min(validation_starts, len(starts))).round().astype(int)
-        self.validation_set = dataset(starts[thinned])
+        self.validation_set = dataset(spread_out(starts, validation_starts))
 
     def train_dataloader(self) -> DataLoader:
         """Batches (x, state) from the step the trainer stands at."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.training.distributed import gather
 from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
 
@@ -59,7 +59,7 @@ class GraphForecaster(LightningModule):
         self.output_names = tuple(output_names)
         self.register_buffer("output_stdev", torch.as_tensor(output_stdev).float(), persistent=False)
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
-        self.settings = settings or SamplingSettings().override({"num_steps": 10})
+        self.settings = settings or PRESETS["guide"].override({"num_steps": 10})
         self.validation_members, self.seed = validation_members, seed
         self._validation: list[dict[str, Tensor]] = []
 

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from diffusion_lab.stores.climatology import Climatology, climatology_of, hour_of_day
+from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.events import Event
 from diffusion_lab.verification.layout import by_lead_time, fields_like
@@ -68,7 +69,7 @@ def climatological_ensemble(
     members = min(_MOST_MEMBERS, *map(len, chosen))
     if members < _FEWEST_MEMBERS:
         return None
-    chosen = [_evenly(dates, members) for dates in chosen]
+    chosen = [spread_out(dates, members) for dates in chosen]
     distinct, position = np.unique(np.concatenate(chosen), return_inverse=True)
     names = [str(name) for name in lead.data_vars]
     columns = _columns(climatology, names)
@@ -108,10 +109,6 @@ def _same_season(store: Store, date: np.datetime64) -> Dates:
 
 def _day_of_year(dates: Dates) -> NDArray[np.float64]:
     return (dates - dates.astype("datetime64[Y]")) / _DAY
-
-
-def _evenly(dates: Dates, members: int) -> Dates:
-    return dates[np.linspace(0, len(dates) - 1, members).round().astype(int)]
 
 
 def _columns(climatology: Climatology, names: Sequence[str]) -> list[int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from rich.progress import Progress
 
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.graphs.weights import is_limited_area
+from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.climatology import climatology_of
 from diffusion_lab.stores.dates import lead_name
 from diffusion_lab.stores.store import Store
@@ -24,54 +26,41 @@ from diffusion_lab.verification.layout import by_lead_time
 from diffusion_lab.verification.spectra import PowerSpectrum
 from diffusion_lab.verification.summary import summarise
 
-if TYPE_CHECKING:
-    from diffusion_lab.inference import Forecaster
 
-
-def spread_out(dates: np.ndarray, count: int, every: np.timedelta64 | None = None) -> np.ndarray:
-    """Choose start dates: `count` of them evenly, or one each `every` from the first.
-
-    Args:
-        dates: (start,) possible dates.
-        count: how many at most.
-        every: time between starts; evenly over all dates if left out.
-    """
-    if every is None:
-        return dates[np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int)]
-    wanted = dates[0] + np.arange(count) * every
-    return wanted[np.isin(wanted, dates)]
-
-
-def forecast_starts(
+def forecast_ensembles(
     forecaster: Forecaster,
     starts: Sequence[np.datetime64],
     steps: int,
     members: int | Sequence[int],
     *,
     seed: int = 0,
-    data: Store | str | None = None,
-    noise_scheduler_params: Mapping[str, Any] | None = None,
-    sampler_params: Mapping[str, Any] | None = None,
+    settings: SamplingSettings | None = None,
+    data: Store | str | Path | None = None,
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> xr.Dataset:
-    """Forecast from several starts; arguments as `Forecaster.forecast`, and `progress` shows a bar.
+    """Forecast an ensemble from each of several starts.
 
-    `folder` keeps the forecast of each start in a file there, and takes up what an earlier call with the same
-    weights and settings has left; the answer is then read from the files as it is used.
+    Args:
+        forecaster: makes the forecasts.
+        starts: (start,) dates.
+        steps: as `Forecaster.rollout`.
+        members: likewise.
+        seed: likewise.
+        settings: likewise.
+        data: likewise.
+        progress: show a bar.
+        folder: keeps the forecast of each start in a file there, and takes up what an earlier call with the
+            same weights and settings has left; the answer is then read from the files as it is used.
 
     Returns:
         Dataset with dims (start, lead_time, ensemble, cell).
     """
-    overrides = {"noise_scheduler_params": noise_scheduler_params, "sampler_params": sampler_params}
+    settings = settings or forecaster.settings
+    store = forecaster.reader(data).store
     if folder is not None:
-        asked = {
-            "steps": steps,
-            "members": members,
-            "seed": seed,
-            "store": forecaster.reader(data).store.path,
-        }
-        folder = Path(folder) / _key(forecaster, asked | overrides)
+        asked = {"steps": steps, "members": str(members), "seed": seed, "store": store.path}
+        folder = Path(folder) / _key(forecaster, settings, asked)
         folder.mkdir(parents=True, exist_ok=True)
     forecasts = []
     with Progress(transient=True, disable=not progress) as bar:
@@ -79,7 +68,8 @@ def forecast_starts(
         for start in bar.track(starts, description=about):
             path = folder and folder / f"{np.datetime_as_string(start, 'm').replace(':', '')}.nc"
             if path is None or not path.exists():
-                forecast = by_lead_time(forecaster.forecast(start, steps, members, seed, data, **overrides))
+                rollout = forecaster.rollout(start, steps, members, seed, settings, store)
+                forecast = by_lead_time(rollout.dataset())
             if path is not None:
                 if not path.exists():
                     # Under its name only when it is whole: a run may stop in the middle of a file.
@@ -91,25 +81,37 @@ def forecast_starts(
 
 
 def deterministic_forecast(
-    forecaster: Forecaster, starts: Sequence[np.datetime64], steps: int, **options: Any
+    forecaster: Forecaster,
+    starts: Sequence[np.datetime64],
+    steps: int,
+    *,
+    seed: int = 0,
+    data: Store | str | Path | None = None,
+    progress: bool = True,
+    folder: str | Path | None = None,
 ) -> xr.Dataset:
-    """The deterministic forecast of the same network: one call a step, rolled out; `options` as above.
+    """The deterministic forecast of the same network: one call a step, rolled out.
 
     With one noise level, and no churn, the sampler answers D(y; sigma_max), the mean of all that may follow.
     Of the checkpoint's sampling defaults only sigma_max counts, the level its own schedule begins with.
+    Arguments as `forecast_ensembles`.
 
     Returns:
         Dataset with dims (start, lead_time, cell).
     """
-    one_level = {"schedule_type": "manual", "sigmas": [forecaster.settings.sigmas()[0].item()]}
-    one_call = forecast_starts(
+    highest = forecaster.settings.sigmas()[0].item()
+    one_call = forecast_ensembles(
         forecaster,
         starts,
         steps,
         [0],
-        noise_scheduler_params=one_level,
-        sampler_params={"sampler": "euler"},
-        **options,
+        seed=seed,
+        settings=forecaster.settings.override(
+            {"schedule_type": "manual", "sigmas": [highest]}, {"sampler": "euler"}
+        ),
+        data=data,
+        progress=progress,
+        folder=folder,
     )
     return one_call.isel(ensemble=0, drop=True)
 
@@ -121,20 +123,33 @@ def run_protocol(
     members: int,
     *,
     seed: int = 0,
-    data: Store | str | None = None,
-    folder: str | Path | None = None,
+    settings: SamplingSettings | None = None,
+    data: Store | str | Path | None = None,
     progress: bool = True,
-    **overrides: Mapping[str, Any] | None,
+    folder: str | Path | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Forecast from several starts and score it, beside the deterministic forecast; as `forecast_starts`.
+    """Forecast from several starts and score it, beside the deterministic forecast.
+
+    Arguments as `forecast_ensembles`.
 
     Returns:
         The forecast, (start, lead_time, ensemble, cell), and its scores, see `score`.
     """
-    options = {"seed": seed, "data": data, "folder": folder, "progress": progress}
-    single = deterministic_forecast(forecaster, starts, steps, **options)
-    forecast = forecast_starts(forecaster, starts, steps, members, **options, **overrides)
     store = forecaster.reader(data).store
+    single = deterministic_forecast(
+        forecaster, starts, steps, seed=seed, data=store, progress=progress, folder=folder
+    )
+    forecast = forecast_ensembles(
+        forecaster,
+        starts,
+        steps,
+        members,
+        seed=seed,
+        settings=settings,
+        data=store,
+        progress=progress,
+        folder=folder,
+    )
     return forecast, score(forecast, store, {"deterministic": single}, progress=progress)
 
 
@@ -187,14 +202,9 @@ def score(
     return summarise(xr.concat([case[common] for case in means], "start", combine_attrs="override"))
 
 
-def _key(forecaster: Forecaster, asked: Mapping[str, Any]) -> str:
+def _key(forecaster: Forecaster, settings: SamplingSettings, asked: Mapping[str, Any]) -> str:
     """A name for all that a forecast depends on: the weights and the settings."""
-    settings = forecaster.settings.override(
-        asked["noise_scheduler_params"], asked["sampler_params"]
-    ).as_dict()
-    document = json.dumps(
-        [{**asked, "members": str(asked["members"])}, settings], sort_keys=True, default=str
-    )
+    document = json.dumps([asked, settings.as_dict()], sort_keys=True, default=str)
     digest = hashlib.blake2b(document.encode(), digest_size=8)
     for tensor in forecaster.model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion_lab.analytic import LinearGaussianForecast
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.noise import noise_like
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.verification.ensemble import fair_crps
 
 
@@ -67,7 +67,7 @@ def compare_with_truth(
     x = problem.climate().sample((starts, 1, 1, nodes, 1), generator)
     y = torch.empty(starts, 1, members, nodes, 1)
     denoiser = denoiser_of(x.float())
-    forecast = (settings or SamplingSettings()).sample(denoiser, noise_like(y, generator)).double()
+    forecast = (settings or PRESETS["guide"]).sample(denoiser, noise_like(y, generator)).double()
     truth = problem.forecast(x)
     deviation = (forecast - forecast.mean(2, keepdim=True))[:, 0, :, :, 0]
     covariance = torch.einsum("bei,bej->ij", deviation, deviation) / (starts * (members - 1))

@@ -17,9 +17,9 @@ from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.plots import field_map
 from diffusion_lab.plots.style import BLUE, DIFFERENCE, VERMILION, level_axis, tidy
+from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.module import ForecastDataset, forecast_starts
 from diffusion_lab.stores.store import Store
-from diffusion_lab.verification.protocol import spread_out
 from diffusion_lab.widgets.canvas import FieldCanvas
 from diffusion_lab.widgets.panel import Panel, geometric, menu, slider
 from diffusion_lab.widgets.raster import Raster

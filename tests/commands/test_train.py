@@ -39,13 +39,13 @@ def test_a_model_with_levels_given_one_by_one_is_evaluated_with_them(toy_config,
     class Asked(Exception):
         pass
 
-    def forecast_starts(*_, **options):
+    def forecast_ensembles(*_, **options):
         asked.update(options)
         raise Asked
 
-    settings = SamplingSettings(noise_scheduler=schedule)
+    settings = SamplingSettings(schedule, {"sampler": "euler"})
     monkeypatch.setattr(module, "load_forecaster", lambda _: SimpleNamespace(settings=settings))
-    monkeypatch.setattr(module.verification, "forecast_starts", forecast_starts)
+    monkeypatch.setattr(module.verification, "forecast_ensembles", forecast_ensembles)
     with pytest.raises(Asked):
         evaluate(build(toy_config(tmp_path)), tmp_path / "toy.safetensors", Console())
-    assert settings.override(asked["noise_scheduler_params"]).sigmas().tolist() == [80, 10, 1, 0]
+    assert asked["settings"].sigmas().tolist() == [80, 10, 1, 0]

@@ -10,7 +10,6 @@ from diffusion_lab.inference.devices import (
 )
 
 START = "2024-12-05"
-FEW = {"noise_scheduler_params": {"num_steps": 2}, "sampler_params": {"S_churn": 0.5}}
 
 
 def test_members_are_dealt_in_whole_chunks():
@@ -36,11 +35,13 @@ def test_no_device_is_left_idle_for_a_large_chunk(members, devices, sizes):
 
 def test_two_processes_forecast_what_one_does(checkpoint, forecaster, toy_store):
     """Bit-equal, churn and all, where the chunks are the same; in others only products round otherwise."""
-    options = {"seed": 3, "data": toy_store.path, **FEW}
+    few = forecaster.settings.override({"num_steps": 2}, {"S_churn": 0.5})
+    options = {"seed": 3, "settings": few, "data": toy_store.path}
     spread = states_on_devices(checkpoint, ["cpu"] * 2, START, 2, range(5), members_per_call=2, **options)
     spread = np.stack(list(spread))
     chunks, at_once = (
-        np.stack(list(forecaster.states(START, 2, range(5), members_per_call=n, **options))) for n in (2, 5)
+        np.stack(list(forecaster.rollout(START, 2, 5, members_per_call=n, **options).states()))
+        for n in (2, 5)
     )
     np.testing.assert_array_equal(spread, chunks)
     np.testing.assert_allclose(spread, at_once, rtol=1e-5, atol=1e-5 * at_once.std())
@@ -50,10 +51,11 @@ def test_starts_are_dealt_to_two_processes_and_an_error_is_told_in_its_place(
     checkpoint, forecaster, toy_store
 ):
     starts = np.array([START, "2024-12-20", "2025-01-01", "2030-01-01"], "datetime64[s]")
-    options = {"seed": 3, "data": toy_store.path, **FEW}
+    few = forecaster.settings.override({"num_steps": 2}, {"S_churn": 0.5})
+    options = {"seed": 3, "settings": few, "data": toy_store.path}
     forecasts = starts_on_devices(checkpoint, ["cpu"] * 2, starts, 2, range(2), **options)
     for start in starts[:-1]:
-        states, alone = next(forecasts), forecaster.states(start, 2, range(2), **options)
+        states, alone = next(forecasts), forecaster.rollout(start, 2, 2, **options).states()
         np.testing.assert_array_equal(np.stack(list(states)), np.stack(list(alone)))
     with pytest.raises(KeyError, match="2030-01-01"):
         next(next(forecasts))

@@ -180,7 +180,7 @@ def test_the_checkpoint_names_its_store(forecaster, toy_store):
 
 
 def test_states_come_one_step_at_a_time(forecaster, toy_store):
-    states = forecaster.states(START, steps=10**6, members=[0, 7], data=toy_store)
+    states = forecaster.rollout(START, steps=10**6, members=[0, 7], data=toy_store).states()
     one, two = next(states), next(states)
     forecast = fields(forecaster.forecast(START, 2, [0, 7], data=toy_store))
     np.testing.assert_array_equal(np.stack([one, two]), forecast)
@@ -257,13 +257,14 @@ def test_a_checkpoint_samples_with_the_noise_it_was_trained_on(isotropic, toy_st
 
 def test_solver_steps_show_a_forecast_as_it_is_sampled(forecaster, toy_store):
     """Every lead, chunk and solver step once; the last state of each chunk is that of the forecast."""
-    options = {"noise_scheduler_params": {"num_steps": 3}, "members_per_call": 2}
-    seen = list(forecaster.solver_steps(START, 2, range(3), data=toy_store, **options))
+    settings = forecaster.settings.override({"num_steps": 3})
+    rollout = forecaster.rollout(START, 2, 3, settings=settings, data=toy_store, members_per_call=2)
+    seen = list(rollout.solver_steps())
     assert [(s.lead, list(s.members), s.step.index) for s in seen] == [
         (lead, members, index) for lead in (1, 2) for members in ([0, 1], [2]) for index in range(3)
     ]
     assert [s.last for s in seen] == [False, False, True] * 4
-    made = fields(forecaster.forecast(START, 2, 3, data=toy_store, **options))
+    made = fields(rollout.dataset())
     np.testing.assert_array_equal(np.concatenate([seen[2].state(), seen[5].state()]), made[0])
     np.testing.assert_array_equal(np.concatenate([seen[8].state(), seen[11].state()]), made[1])
     # The step to σ = 0 ends where its denoiser's answer is (y + (0 − σ)(y − D)/σ = D).
@@ -287,5 +288,5 @@ def test_solver_steps_end_between_two_network_calls(forecaster, toy_store):
         return watched
 
     with pytest.raises(Stop):
-        next(forecaster.solver_steps(START, 1, [0], data=toy_store, wrap=wrap))
+        next(forecaster.rollout(START, 1, [0], data=toy_store, wrap=wrap).solver_steps())
     assert calls == forecaster.settings.sigmas()[:2].tolist()  # Heun's second call is at the next level

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from diffusion_lab.stores.dates import check_sorted, even_frequency, lead_name, lead_timedelta, period
+from diffusion_lab.stores.dates import (
+    check_sorted,
+    even_frequency,
+    lead_name,
+    lead_timedelta,
+    period,
+    spread_out,
+)
+
+DAY = np.timedelta64(1, "D")
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,21 @@ def test_messages_name_source_and_date():
         even_frequency(hours(0, 6, 18), "x.nc")
     with pytest.raises(ValueError, match="index 1 is missing"):
         check_sorted(np.array(["2024-01-01", "NaT"], "datetime64[s]"), "x.nc")
+
+
+def test_starts_are_spread_evenly():
+    dates = np.datetime64("2025-01-01") + np.arange(31) * DAY
+    assert spread_out(dates, 4).astype(str).tolist() == [
+        "2025-01-01",
+        "2025-01-11",
+        "2025-01-21",
+        "2025-01-31",
+    ]
+    assert len(spread_out(dates[:3], 26)) == 3
+
+
+def test_starts_at_intervals_skip_what_is_lacking():
+    dates = np.delete(np.datetime64("2025-01-01") + np.arange(31) * DAY, 14)
+    every = spread_out(dates, 26, 7 * DAY)
+    assert every.astype(str).tolist() == ["2025-01-01", "2025-01-08", "2025-01-22", "2025-01-29"]
+    assert spread_out(dates, 2, 7 * DAY).astype(str).tolist() == ["2025-01-01", "2025-01-08"]

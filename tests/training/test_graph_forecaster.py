@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffusion_lab.denoisers import edm_coefficients
-from diffusion_lab.inference import SamplingSettings
+from diffusion_lab.inference import PRESETS
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
@@ -13,7 +13,7 @@ from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecast
 
 CELLS, MEMBERS = 288, 3
 MEAN, STDEV = torch.tensor([0.1]), torch.tensor([0.5])
-TWO_STEPS = SamplingSettings().override({"num_steps": 2})
+TWO_STEPS = PRESETS["guide"].override({"num_steps": 2})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from diffusion_lab.analytic import LinearGaussianForecast
 from diffusion_lab.graphs.icosahedron import refined_icosahedron
 from diffusion_lab.noise import MemberNoise
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS
 
 DAY = np.timedelta64(86400, "s")
 FIRST = np.datetime64("2024-11-01", "s")
@@ -19,7 +19,7 @@ class Toy:
     """What a search asks of a forecaster; a state is a function of the day."""
 
     step = DAY
-    settings = SamplingSettings()
+    settings = PRESETS["guide"]
     variables = SimpleNamespace(output=("warm", "windy"))
     model = torch.nn.Linear(1, 1)
 
@@ -32,10 +32,9 @@ class Toy:
 
         return SimpleNamespace(outputs=outputs, store=SimpleNamespace(path="toy"))
 
-    def states(self, date, steps, members, seed, data, noise_scheduler_params, sampler_params):
-        settings = self.settings.override(noise_scheduler_params, sampler_params)
+    def rollout(self, date, steps, members, seed, settings, data):
         self.runs.append((settings, date))
-        yield from self.run(settings, date, steps, members, seed)
+        return SimpleNamespace(states=lambda: self.run(settings, date, steps, range(members), seed))
 
 
 class Landscape(Toy):

@@ -6,15 +6,14 @@ import torch
 import xarray as xr
 
 from diffusion_lab.graphs import area_weights
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.stores.climatology import climatology_of
 from diffusion_lab.verification import (
     baselines_of,
     deterministic_forecast,
-    forecast_starts,
+    forecast_ensembles,
     run_protocol,
     score,
-    spread_out,
     truth_of,
 )
 from diffusion_lab.verification.baselines import climatological_ensemble, extremes
@@ -28,7 +27,7 @@ class Echo:
     """A forecaster whose members are the start's state plus lead times and member number."""
 
     step = DAY.astype("timedelta64[s]")
-    settings = SamplingSettings()
+    settings = PRESETS["guide"]
 
     def __init__(self, store):
         self.store, self.calls, self.model = store, [], torch.nn.Linear(1, 1)
@@ -36,8 +35,11 @@ class Echo:
     def reader(self, data):
         return SimpleNamespace(store=data)
 
-    def forecast(self, date, steps, members, seed, data, **overrides):
-        self.calls.append((date, steps, members, seed, data, overrides))
+    def rollout(self, date, steps, members, seed, settings, data):
+        self.calls.append((date, steps, members, seed, settings, data))
+        return SimpleNamespace(dataset=lambda: self.made(date, steps, members))
+
+    def made(self, date, steps, members):
         leads = np.arange(1, steps + 1)
         numbers = np.arange(members) if isinstance(members, int) else np.asarray(members)
         offsets = 10.0 * leads[:, None, None] + numbers[:, None]
@@ -59,25 +61,7 @@ class Echo:
 
 @pytest.fixture
 def forecast(toy_store):
-    return forecast_starts(Echo(toy_store), STARTS, 2, 3, data=toy_store, progress=False)
-
-
-def test_starts_are_spread_evenly():
-    dates = np.datetime64("2025-01-01") + np.arange(31) * DAY
-    assert spread_out(dates, 4).astype(str).tolist() == [
-        "2025-01-01",
-        "2025-01-11",
-        "2025-01-21",
-        "2025-01-31",
-    ]
-    assert len(spread_out(dates[:3], 26)) == 3
-
-
-def test_starts_at_intervals_skip_what_is_lacking():
-    dates = np.delete(np.datetime64("2025-01-01") + np.arange(31) * DAY, 14)
-    every = spread_out(dates, 26, 7 * DAY)
-    assert every.astype(str).tolist() == ["2025-01-01", "2025-01-08", "2025-01-22", "2025-01-29"]
-    assert spread_out(dates, 2, 7 * DAY).astype(str).tolist() == ["2025-01-01", "2025-01-08"]
+    return forecast_ensembles(Echo(toy_store), STARTS, 2, 3, data=toy_store, progress=False)
 
 
 def test_forecasts_of_several_starts_stand_side_by_side(toy_store, forecast):
@@ -89,9 +73,9 @@ def test_forecasts_of_several_starts_stand_side_by_side(toy_store, forecast):
 
 def test_settings_reach_the_forecaster(toy_store):
     echo = Echo(toy_store)
-    params = {"noise_scheduler_params": {"num_steps": 3}, "sampler_params": {"S_churn": 1.0}}
-    forecast_starts(echo, STARTS, 2, 3, seed=5, data=toy_store, progress=False, **params)
-    assert echo.calls == [(start, 2, 3, 5, toy_store, params) for start in STARTS]
+    settings = echo.settings.override({"num_steps": 3}, {"S_churn": 1.0})
+    forecast_ensembles(echo, STARTS, 2, 3, seed=5, settings=settings, data=toy_store, progress=False)
+    assert echo.calls == [(start, 2, 3, 5, settings, toy_store) for start in STARTS]
 
 
 def test_truth_is_what_the_store_holds_at_valid_times(toy_store, forecast):
@@ -175,7 +159,7 @@ def test_years_without_others_have_no_climatological_ensemble(toy_store, forecas
 
 def test_what_some_starts_lack_is_compared_with_none(toy_store):
     starts = np.array(["2024-07-01", "2025-01-15"], "datetime64[s]")  # of July there is no other year
-    forecast = forecast_starts(Echo(toy_store), starts, 1, 2, data=toy_store, progress=False)
+    forecast = forecast_ensembles(Echo(toy_store), starts, 1, 2, data=toy_store, progress=False)
     assert "climatological_ensemble_crpss" in score(forecast.isel(start=[1]), toy_store)
     scores = score(forecast, toy_store)
     assert names_of_baselines(scores) == ["persistence", "climatology"]
@@ -185,35 +169,36 @@ def test_what_some_starts_lack_is_compared_with_none(toy_store):
 def test_forecasts_are_kept_and_taken_up_again(toy_store, tmp_path):
     echo = Echo(toy_store)
     options = {"data": toy_store, "folder": tmp_path, "progress": False}
-    first = forecast_starts(echo, STARTS[:1], 1, 2, **options)
-    both = forecast_starts(echo, STARTS, 1, 2, **options)
+    first = forecast_ensembles(echo, STARTS[:1], 1, 2, **options)
+    both = forecast_ensembles(echo, STARTS, 1, 2, **options)
     assert [call[0] for call in echo.calls] == list(STARTS)
     xr.testing.assert_equal(both.isel(start=[0]).compute(), first.compute())
-    in_memory = forecast_starts(echo, STARTS, 1, 2, data=toy_store, progress=False)
+    in_memory = forecast_ensembles(echo, STARTS, 1, 2, data=toy_store, progress=False)
     xr.testing.assert_equal(both.compute(), in_memory)
     echo.calls.clear()
-    forecast_starts(echo, STARTS[:1], 1, 2, seed=1, **options)
-    forecast_starts(echo, STARTS[:1], 1, 2, noise_scheduler_params={"num_steps": 2}, **options)
+    forecast_ensembles(echo, STARTS[:1], 1, 2, seed=1, **options)
+    forecast_ensembles(echo, STARTS[:1], 1, 2, settings=echo.settings.override({"num_steps": 2}), **options)
     echo.model = torch.nn.Linear(1, 1)
-    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    forecast_ensembles(echo, STARTS[:1], 1, 2, **options)
     assert len(echo.calls) == 3  # another seed, other settings, other weights
 
 
 def test_a_forecast_that_was_cut_short_is_made_again(toy_store, tmp_path):
     echo = Echo(toy_store)
     options = {"data": toy_store, "folder": tmp_path, "progress": False}
-    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    forecast_ensembles(echo, STARTS[:1], 1, 2, **options)
     (whole,) = tmp_path.rglob("*.nc")
     whole.rename(whole.with_suffix(".partial"))
-    forecast_starts(echo, STARTS[:1], 1, 2, **options)
+    forecast_ensembles(echo, STARTS[:1], 1, 2, **options)
     assert len(echo.calls) == 2
     assert [path.name for path in tmp_path.rglob("*.*")] == ["2024-12-01T0000.nc"]
 
 
 def test_the_deterministic_forecast_is_one_call_of_one_member(toy_store):
     echo = Echo(toy_store)
+    churned = echo.settings.override(sampler_params={"S_churn": 1.0})
     forecast, scores = run_protocol(
-        echo, STARTS, 2, 3, seed=5, data=toy_store, progress=False, sampler_params={"S_churn": 1.0}
+        echo, STARTS, 2, 3, seed=5, settings=churned, data=toy_store, progress=False
     )
     assert forecast.sizes["ensemble"] == 3
     single, *_ = echo.calls
@@ -246,7 +231,7 @@ def test_the_deterministic_forecast_is_the_denoised_at_sigma_max_whatever_the_de
         return torch.full_like(y, 7.0)
 
     start = torch.randn(1, 1, 1, 5, 2, generator=torch.Generator().manual_seed(0))
-    sampled = echo.settings.override(**echo.calls[0][5]).sample(denoiser, lambda draw: start)
+    sampled = echo.calls[0][4].sample(denoiser, lambda draw: start)
     assert torch.equal(sampled, torch.full_like(start, 7.0))
     ((y, sigma),) = seen
     assert sigma == pytest.approx(60)

@@ -12,7 +12,7 @@ from diffusion_lab.graphs.icosahedron import refined_icosahedron
 from diffusion_lab.graphs.sphere import to_latitude_longitude
 from diffusion_lab.models import DiffusionModelEncProcDec
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS
 from diffusion_lab.verification.true_ensemble import compare_with_truth, expected_distance
 
 RING = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])
@@ -73,7 +73,7 @@ def trained():
 def test_a_trained_forecaster_has_nearly_the_true_ensemble(trained):
     """It never saw two histories of one start, and yet learnt how uncertain they are."""
     model, problem = trained
-    settings = SamplingSettings().override({"num_steps": 10, "sigma_max": 80.0}, {"sampler": "deis"})
+    settings = PRESETS["guide"].override({"num_steps": 10, "sigma_max": 80.0}, {"sampler": "deis"})
     result = compare_with_truth(model.denoiser, problem, settings, starts=16, members=16)
     stdev = result.true_covariance.diagonal().mean().sqrt().item()
     neighbours = (problem.propagator > 0) & ~torch.eye(len(problem.propagator)).bool()

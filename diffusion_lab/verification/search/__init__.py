@@ -2,10 +2,9 @@
 
 from diffusion_lab.verification.search.optimisation import SearchResult, search_sampler
 from diffusion_lab.verification.search.scoring import SettingScorer, compare_scores
-from diffusion_lab.verification.search.space import PredictKwargs, SearchSpace, describe, network_calls
+from diffusion_lab.verification.search.space import SearchSpace, describe, network_calls
 
 __all__ = [
-    "PredictKwargs",
     "SearchResult",
     "SearchSpace",
     "SettingScorer",

@@ -1,13 +1,13 @@
 """The sampler search: which schedule and solver make the best ensemble for the network calls one can afford.
 
     result = search_sampler(load_forecaster("example-tendency"), dates, budget=60, max_calls=20)
-    forecaster.forecast(date, **result.predict_kwargs)
+    forecaster.rollout(date, steps=10, members=16, settings=result.settings).dataset()
 
 Optuna's TPE proposes settings, the scores of `SettingScorer` tell it how they did. One objective is searched,
 not two: the front of score against cost is read off the trials afterwards. A search with two objectives would
 spend its trials along the whole front, cannot stop bad trials early, and asks for a decision that the limit
 `max_calls` has already taken. A trial is stopped when it lags behind those that needed *no more* calls, so
-that cheap settings, which the front is made of, are not held against dear ones.
+that cheap settings, which the front is made of, are not held against expensive ones.
 
 In a `folder` a search can be stopped at any moment and goes on when it is called again: each trial's random
 numbers depend on the seed and the number of trials before it alone, so it ends where it would have anyway.
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -32,12 +31,11 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.search.scoring import Objective, SettingScorer, mean_fair_crps
-from diffusion_lab.verification.search.space import PredictKwargs, SearchSpace
-
-if TYPE_CHECKING:
-    from diffusion_lab.inference import Forecaster
+from diffusion_lab.verification.search.space import SearchSpace, network_calls
 
 _STARTUP_TRIALS = 10  # random ones, among them the first guesses, before TPE models what was seen
 _DATES_BEFORE_STOPPING, _TRIALS_BEFORE_STOPPING = 2, 3
@@ -50,31 +48,31 @@ class SearchResult:
 
     Attributes:
         study: Optuna's, for its own tools.
-        predict_kwargs: the best setting.
+        settings: the best ones.
         score: its objective, averaged over the dates searched on: the best of many, so flattered by chance.
         calls: network calls it needs for a forecast step.
     """
 
     study: optuna.Study
-    predict_kwargs: PredictKwargs
+    settings: SamplingSettings
     score: float
     calls: int
 
     @property
     def yaml(self) -> str:
-        """The best setting as the `predict_kwargs` block of an inference config."""
-        return yaml.safe_dump({"predict_kwargs": self.predict_kwargs}, sort_keys=False)
+        """The best settings as the `predict_kwargs` block of an inference config."""
+        return yaml.safe_dump({"predict_kwargs": self.settings.predict_kwargs}, sort_keys=False)
 
-    def setting(self, trial: int) -> PredictKwargs:
-        """The setting of a trial, by its number in `trials`."""
-        return finished(self.study)[trial].user_attrs["predict_kwargs"]
+    def settings_of(self, trial: int) -> SamplingSettings:
+        """The settings of a trial, by its number in `trials`."""
+        return _settings(finished(self.study)[trial])
 
     @property
     def trials(self) -> pd.DataFrame:
         """A row for each trial: number, state, score (the mean so far if stopped), calls and all settings."""
         rows = []
         for trial in finished(self.study):
-            kwargs = trial.user_attrs["predict_kwargs"]
+            settings = _settings(trial)
             seen = trial.intermediate_values
             row = {
                 "trial": len(rows),
@@ -83,7 +81,7 @@ class SearchResult:
                 "score": seen[max(seen)] if seen else np.nan,
                 "calls": trial.user_attrs["calls"],
             }
-            rows.append(row | kwargs["sampler_params"] | kwargs["noise_scheduler_params"])
+            rows.append({**row, **settings.diffusion_sampler, **settings.noise_scheduler})
         return pd.DataFrame(rows)
 
     @property
@@ -180,24 +178,29 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=_DONE)
 
 
+def _settings(trial: FrozenTrial) -> SamplingSettings:
+    return SamplingSettings(**trial.user_attrs["settings"])
+
+
 def _run_trial(
     study: optuna.Study, scorer: SettingScorer, space: SearchSpace, max_calls: int, advance: Callable
 ) -> None:
     """Score one setting on one date after the other, unless it lags behind."""
     trial = study.ask()
-    kwargs = space.suggest(trial, max_calls)
-    trial.set_user_attr("predict_kwargs", kwargs)
-    trial.set_user_attr("calls", scorer.calls(kwargs))
+    settings = space.suggest(trial, max_calls, scorer.forecaster.settings)
+    calls = network_calls(settings)
+    trial.set_user_attr("settings", settings.as_dict())
+    trial.set_user_attr("calls", calls)
     scores: list[float] = []
     # The dates in an order of the seed's own: the first few should not all be of one season.
     for index in np.random.default_rng(scorer.seed).permutation(len(scorer.starts)):
         try:
-            scores.append(scorer(kwargs, int(index)))
+            scores.append(scorer(settings, int(index)))
         except FloatingPointError:  # a setting that blows up is a bad setting
             return study.tell(trial, state=TrialState.PRUNED)
         trial.report(float(np.mean(scores)), len(scores))
         advance(1 / len(scorer.starts))
-        if len(scores) < len(scorer.starts) and _lags(study, scorer.calls(kwargs), scores):
+        if len(scores) < len(scorer.starts) and _lags(study, calls, scores):
             return study.tell(trial, state=TrialState.PRUNED)
     return study.tell(trial, float(np.mean(scores)))
 
@@ -238,7 +241,7 @@ def _result(study: optuna.Study) -> SearchResult:
     if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
         raise ValueError("no trial was run to its end; give the search more budget or another space")
     best = study.best_trial
-    return SearchResult(study, best.user_attrs["predict_kwargs"], best.value, best.user_attrs["calls"])
+    return SearchResult(study, _settings(best), best.value, best.user_attrs["calls"])
 
 
 def _best_line(study: optuna.Study) -> str:

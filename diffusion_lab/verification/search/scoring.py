@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,25 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_lab.graphs import area_weights
-from diffusion_lab.sampling import GUIDE_SAMPLER, GUIDE_SCHEDULER
+from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.ensemble import area_mean, baseline_means, fair_crps
-from diffusion_lab.verification.search.space import PredictKwargs, network_calls
-
-if TYPE_CHECKING:
-    from diffusion_lab.inference import Forecaster
 
 Objective = Callable[[Tensor, Tensor, Tensor], float]
 """(forecast (lead, ensemble, grid, variable), truth (lead, grid, variable), area weights (grid,)) → a number.
 
 The less, the better. Fields are float64 in units of persistence's mean absolute error.
 """
-
-GUIDE_DEFAULT: PredictKwargs = {
-    "noise_scheduler_params": dict(GUIDE_SCHEDULER),
-    "sampler_params": dict(GUIDE_SAMPLER),
-}
-"""The guide's default: 50 steps of Heun's method without churn, 99 network calls."""
 
 
 def mean_fair_crps(forecast: Tensor, truth: Tensor, weights: Tensor) -> float:
@@ -119,25 +109,20 @@ class SettingScorer:
         }
         self._cache = _Cache(None if folder is None else Path(folder) / "scores.jsonl")
 
-    def __call__(self, predict_kwargs: PredictKwargs, index: int) -> float:
-        """The objective of a setting on start `index`.
+    def __call__(self, settings: SamplingSettings, index: int) -> float:
+        """The objective of some settings on start `index`.
 
         Raises:
             FloatingPointError: the sampler reached NaN or infinity.
         """
-        key = [self.identity, predict_kwargs, str(self.starts[index])]
-        return self._cache.get(key, lambda: self._score(predict_kwargs, index))
+        key = [self.identity, settings.as_dict(), str(self.starts[index])]
+        return self._cache.get(key, lambda: self._score(settings, index))
 
-    def calls(self, predict_kwargs: PredictKwargs) -> int:
-        """Network calls of a forecast step."""
-        return network_calls(self.forecaster.settings.override(**predict_kwargs))
-
-    def _score(self, predict_kwargs: PredictKwargs, index: int) -> float:
-        members = range(self.members)
-        states = self.forecaster.states(
-            self.starts[index], self.steps, members, self.seed, self._store, **predict_kwargs
+    def _score(self, settings: SamplingSettings, index: int) -> float:
+        rollout = self.forecaster.rollout(
+            self.starts[index], self.steps, self.members, self.seed, settings, self._store
         )
-        forecast = torch.from_numpy(np.stack(list(states))).double()
+        forecast = torch.from_numpy(np.stack(list(rollout.states()))).double()
         scale = self.persistence[:, None]
         return self.objective(forecast / scale[:, None], self._truth[index] / scale, self._weights)
 

@@ -16,14 +16,10 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from diffusion_lab.samplers import SAMPLERS
-from diffusion_lab.samplers.churn import GAMMA_MAX
-from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 
 if TYPE_CHECKING:
     from optuna import Trial
-
-PredictKwargs = dict[str, dict[str, Any]]
-"""{"noise_scheduler_params": {…}, "sampler_params": {…}}, as `Forecaster.forecast` takes them."""
 
 _SCHEDULES = ("karras", "exponential", "cosine", "linear")  # whose levels follow from three or four numbers
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
@@ -105,11 +101,16 @@ class SearchSpace(BaseModel):
             raise ValueError(f"{low} steps need {needed} network calls or more, but max_calls = {max_calls}")
         return self.model_copy(update={"sampler": tuple(samplers)})
 
-    def suggest(self, trial: Trial, max_calls: int) -> PredictKwargs:
+    def suggest(self, trial: Trial, max_calls: int, defaults: SamplingSettings) -> SamplingSettings:
         """Let a trial choose settings that need no more than `max_calls` network calls.
 
-        Chosen is the number of calls, which means the same for all samplers; the number of steps is the
-        largest that they pay for.
+        The trial chooses the number of calls, which means the same for all samplers; the number of steps is
+        the largest that they pay for.
+
+        Args:
+            trial: Optuna's.
+            max_calls: most network calls for a forecast step.
+            defaults: options that are not searched, such as noise_correlation, stay as they are here.
         """
         sampler = trial.suggest_categorical("sampler", self.sampler)
         calls = trial.suggest_int("network_calls", min(self.num_steps[0], max_calls), max_calls)
@@ -127,7 +128,7 @@ class SearchSpace(BaseModel):
             params |= self._churn(trial)
         elif "S_noise" in options:
             params["S_noise"] = self._number(trial, "S_noise")
-        return {"noise_scheduler_params": schedule, "sampler_params": params}
+        return defaults.override(schedule, params)
 
     def guesses(self, max_calls: int) -> list[dict[str, Any]]:
         """Parameters to try first: what the literature and exact targets recommend (see `samplers`).
@@ -135,13 +136,14 @@ class SearchSpace(BaseModel):
         Each good sampler with the guide's schedule and all the calls there may be, the best one with half of
         them, and the churn of GenCast (Price et al. 2023, arXiv:2312.15796).
         """
-        schedule = {"schedule_type": "karras", "sigma_max": 100.0, "sigma_min": 0.02, "rho": 7.0}
-        gencast = {"churn": True, "S_churn": 2.5, "S_min": 0.75, "S_max": 80.0, "S_noise": 1.05}
+        schedule = dict(PRESETS["guide"].noise_scheduler)
+        del schedule["num_steps"]  # follows from the number of calls
+        gencast = PRESETS["gencast"].diffusion_sampler
         names = ("deis", "unipc", "dpmpp_2m", "dpmpp_3m", "heun", "dpmpp_2s")
         wanted = [{"sampler": name, "network_calls": max_calls, "churn": False} for name in names]
         fewer = max((max_calls + 1) // 2, min(self.num_steps[0], max_calls))
         wanted.insert(1, {"sampler": "deis", "network_calls": fewer})
-        wanted.append({"sampler": "dpmpp_2s", "network_calls": max_calls} | gencast)
+        wanted.append({"network_calls": max_calls, "churn": True, **gencast})
         return [self._clipped(schedule | guess) for guess in wanted if guess["sampler"] in self.sampler]
 
     def _steps_for(self, sampler: str, calls: int) -> int:
@@ -186,11 +188,10 @@ def calls_of(sampler: str, num_steps: int) -> int:
     return network_calls(SamplingSettings(schedule, {"sampler": sampler}))
 
 
-def describe(predict_kwargs: PredictKwargs) -> str:
-    """A setting in a line: `deis, karras, num_steps 18, sigma_max 80, …`."""
-    schedule, sampler = (dict(predict_kwargs[k]) for k in ("noise_scheduler_params", "sampler_params"))
+def describe(settings: SamplingSettings) -> str:
+    """Settings in a line: `deis, karras, num_steps 18, sigma_max 80, …`."""
+    schedule, sampler = dict(settings.noise_scheduler), dict(settings.diffusion_sampler)
     words = [sampler.pop("sampler"), schedule.pop("schedule_type")]
-    effective = min(sampler.get("S_churn", 0.0), GAMMA_MAX * schedule["num_steps"])
-    if effective == 0:
+    if sampler.get("S_churn", 0.0) == 0:
         sampler = {key: value for key, value in sampler.items() if key not in _CHURN}
     return ", ".join(words + [f"{key} {value:g}" for key, value in (schedule | sampler).items()])

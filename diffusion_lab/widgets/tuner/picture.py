@@ -85,7 +85,7 @@ def _maps(result: Result, variable: str, lead: int, member: int) -> list[tuple]:
     most = float(np.nanmax(np.abs(error))) if np.isfinite(error).any() else 1.0
     film = result.film[lead - 1, ..., result.variables.index(variable)]
     glimpse = len(film) // 2
-    sigma = result.forecaster.settings.override(**result.setting.predict_kwargs).sigmas()[glimpse]
+    sigma = result.setting.sampling(result.forecaster).sigmas()[glimpse]
     return [
         ("truth", truth, FIELD, colours),
         ("ensemble mean", mean, FIELD, colours),

@@ -105,7 +105,7 @@ class Pictures(VBox):
         variable, lead = self.variable.value, min(self.lead.value, result.setting.steps)
         film = result.film[lead - 1, ..., result.variables.index(variable)]
         step = min(step, len(film))
-        sigma = result.forecaster.settings.override(**result.setting.predict_kwargs).sigmas()[step - 1]
+        sigma = result.setting.sampling(result.forecaster).sigmas()[step - 1]
         self._put_film(result.place, film[step - 1], result.units(variable), float(sigma))
 
     def show_frame(self, frame: Frame, place: Place, variables: Sequence[str], units: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster
-from diffusion_lab.inference.output import forecast_dataset
+from diffusion_lab.inference.labels import forecast_dataset
 from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.ensemble import area_means, summarise
 from diffusion_lab.verification.ranks import rank_table

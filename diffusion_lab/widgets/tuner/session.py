@@ -19,14 +19,14 @@ from torch import Tensor
 
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.inference import Forecaster, load_forecaster
-from diffusion_lab.inference.forecaster import SolverStep
+from diffusion_lab.inference.rollout import SolverStep, default_members_per_call
 from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.tuner.result import Place, Result, truth_of
 from diffusion_lab.widgets.tuner.setting import Setting
 from diffusion_lab.widgets.worker import Cancelled
 
-# Two members are what an ensemble needs at least, so the first two are the preview.
-MEMBERS_PER_CALL = {"cpu": 2, "cuda": 64}
+# On a CPU the first call is the preview: an ensemble needs at least two members.
+PREVIEWED = 2
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class Session:
 
     def members_per_call(self, device: str) -> int:
         """Members in one network call: the chunks in which results equal those of `forecast` bit for bit."""
-        return self._members_per_call or MEMBERS_PER_CALL.get(torch.device(device).type, 2)
+        default = PREVIEWED if torch.device(device).type == "cpu" else default_members_per_call(device)
+        return self._members_per_call or default
 
     def result(self, setting: Setting) -> Result | None:
         """The finished forecast of a setting, if it is kept."""
@@ -264,16 +265,17 @@ class _Run:
 
     def _solver_steps(self, chunk: range) -> Iterator[SolverStep]:
         setting = self.setting
-        return self.forecaster.solver_steps(
+        rollout = self.forecaster.rollout(
             setting.date,
             setting.steps,
             chunk,
             setting.seed,
+            setting.sampling(self.forecaster),
             self.session.data,
-            **setting.predict_kwargs,
             members_per_call=len(chunk),
             wrap=lambda denoiser: self._watched(denoiser, chunk),
         )
+        return rollout.solver_steps()
 
     def _watched(self, denoiser: Denoiser, chunk: range) -> Denoiser:
         """Ends between two calls. The first is always made: a picture for each place of a moving slider."""
@@ -293,7 +295,7 @@ class _Run:
     def frames(self) -> Iterator[Frame]:
         """A frame for each solver step of the first chunk, and for each chunk that is ready."""
         total = len(self.chunks) * self.setting.steps * self.setting.num_steps
-        levels = self.forecaster.settings.override(**self.setting.predict_kwargs).sigmas().tolist()
+        levels = self.setting.sampling(self.forecaster).sigmas().tolist()
         while self.steps_done < total:
             chunk, step = self._reports.get()
             if chunk is None:

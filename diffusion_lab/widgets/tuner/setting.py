@@ -11,31 +11,23 @@ import numpy as np
 import yaml
 
 from diffusion_lab.assets import checkpoints
-from diffusion_lab.config import nearest
 from diffusion_lab.inference import Forecaster
 from diffusion_lab.samplers import SAMPLERS
-from diffusion_lab.sampling import GUIDE_SAMPLER, GUIDE_SCHEDULER, options_of
+from diffusion_lab.sampling import PRESETS, SamplingSettings, options_of
 from diffusion_lab.schedules import SCHEDULES
+from diffusion_lab.spelling import nearest
 
 SCHEDULE_KEYS = ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho")
 SAMPLER_KEYS = ("sampler", "S_churn", "S_min", "S_max", "S_noise", "noise_correlation")
 
-GUIDE = {**GUIDE_SCHEDULER, **GUIDE_SAMPLER, "noise_correlation": 0.0}
 
-# Price et al. 2023 (arXiv:2312.15796), Table 2 of the supplement.
-GENCAST = {
-    "schedule_type": "karras",
-    "num_steps": 20,
-    "sigma_max": 80.0,
-    "sigma_min": 0.03,
-    "rho": 7.0,
-    "sampler": "dpmpp_2s",
-    "S_churn": 2.5,
-    "S_min": 0.75,
-    "S_max": float("inf"),
-    "S_noise": 1.05,
-    "noise_correlation": 0.0,
-}
+def _controls(settings: SamplingSettings) -> dict[str, Any]:
+    """Settings as values of controls: options without a control are left out."""
+    given = {"noise_correlation": 0.0, **settings.noise_scheduler, **settings.diffusion_sampler}
+    return {name: value for name, value in given.items() if name in SCHEDULE_KEYS + SAMPLER_KEYS}
+
+
+GUIDE = _controls(PRESETS["guide"])
 
 
 @dataclass(frozen=True)
@@ -91,6 +83,14 @@ class Setting:
             "sampler_params": self._taken(SAMPLER_KEYS, SAMPLERS.get(self.sampler)),
         }
 
+    def sampling(self, forecaster: Forecaster) -> SamplingSettings:
+        """How a forecaster samples: options without a control are the checkpoint's.
+
+        Raises:
+            ValueError: as `SamplingSettings`.
+        """
+        return forecaster.settings.override(**self.predict_kwargs)
+
     def _taken(self, keys: tuple[str, ...], function: Any) -> dict[str, Any]:
         taken = [] if function is None else options_of(function)  # an unknown name is the forecaster's error
         return {key: getattr(self, key) for key in keys if key == keys[0] or key in taken}
@@ -109,7 +109,7 @@ class Setting:
         for name in ("steps", "members", "num_steps"):
             if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must be an integer ≥ 1")
-        forecaster.settings.override(**self.predict_kwargs)
+        self.sampling(forecaster)
         if self.S_min > self.S_max or self.S_churn < 0 or self.S_noise < 0:
             raise ValueError(
                 f"need 0 ≤ S_churn, S_noise and S_min ≤ S_max, got {self.S_min = }, {self.S_max = }"
@@ -118,8 +118,7 @@ class Setting:
 
 def defaults_of(forecaster: Forecaster) -> dict[str, Any]:
     """The checkpoint's sampling defaults, by the names of controls."""
-    given = {**forecaster.settings.noise_scheduler, **forecaster.settings.diffusion_sampler}
-    return {**GUIDE, **_plain(given)}
+    return GUIDE | _controls(forecaster.settings)
 
 
 def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, Any]]:
@@ -131,20 +130,15 @@ def presets_of(checkpoint: str, forecaster: Forecaster) -> dict[str, dict[str, A
     presets = {
         "checkpoint's defaults": defaults_of(forecaster),
         "guide's defaults": dict(GUIDE),
-        "GenCast's": dict(GENCAST),
+        "GenCast's": _controls(PRESETS["gencast"]),
     }
     found = Path(checkpoints().get(checkpoint, checkpoint)).with_suffix(".predict_kwargs.yaml")
     if found.is_file():
         searched = yaml.safe_load(found.read_text())["predict_kwargs"]
-        presets["searched optimum"] = presets["checkpoint's defaults"] | _plain(flat(searched))
+        presets["searched optimum"] = GUIDE | _controls(forecaster.settings.override(**searched))
     return presets
 
 
 def flat(predict_kwargs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of the schedule, then those of the sampler, in one dictionary: no name is in both."""
     return {**predict_kwargs["noise_scheduler_params"], **predict_kwargs["sampler_params"]}
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that have a control."""
-    return {name: value for name, value in options.items() if name in SCHEDULE_KEYS + SAMPLER_KEYS}

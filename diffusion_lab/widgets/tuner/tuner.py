@@ -311,7 +311,7 @@ class SamplerTuner(Pictured, VBox):
         schedules = {}
         for name, setting in settings.items():
             forecaster = self.session.forecaster(setting.checkpoint, setting.device)
-            levels = forecaster.settings.override(**setting.predict_kwargs).sigmas().numpy()
+            levels = setting.sampling(forecaster).sigmas().numpy()
             schedules[name] = (setting, levels)
         return schedules
 

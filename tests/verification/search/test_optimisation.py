@@ -4,14 +4,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from diffusion_lab.sampling import PRESETS
 from diffusion_lab.verification.search.optimisation import SearchResult, search_sampler
 from diffusion_lab.verification.search.scoring import (
-    GUIDE_DEFAULT,
     SettingScorer,
     compare_scores,
     mean_fair_crps,
 )
-from diffusion_lab.verification.search.space import SearchSpace
+from diffusion_lab.verification.search.space import SearchSpace, network_calls
 
 DAY = np.timedelta64(86400, "s")
 SEEN = np.datetime64("2024-11-01", "s") + np.arange(5) * DAY
@@ -32,7 +32,7 @@ def found(new_landscape):
 
 def test_the_search_finds_what_is_best(found):
     result, _ = found
-    schedule = result.predict_kwargs["noise_scheduler_params"]
+    schedule = result.settings.noise_scheduler
     assert schedule["sigma_max"] == pytest.approx(30, rel=0.07)
     assert result.score == pytest.approx(np.log(schedule["sigma_max"] / 30) ** 2 / 2)
     assert result.score == result.trials.query("state == 'complete'")["score"].min()
@@ -59,15 +59,15 @@ def test_the_answer_is_a_block_that_forecasts_take(found, tmp_path):
     result, forecaster = found
     (tmp_path / "run.yaml").write_text(result.yaml)
     block = OmegaConf.to_container(OmegaConf.load(tmp_path / "run.yaml"))
-    assert block == {"predict_kwargs": result.predict_kwargs} == yaml.safe_load(result.yaml)
-    forecaster.settings.override(**block["predict_kwargs"])
+    assert block == {"predict_kwargs": result.settings.predict_kwargs} == yaml.safe_load(result.yaml)
+    assert forecaster.settings.override(**block["predict_kwargs"]) == result.settings
 
 
 def test_few_trials_tell_nothing_of_importance(landscape):
     assert search(landscape, 3).importance == {}
 
 
-def test_dear_settings_are_never_run(landscape):
+def test_expensive_settings_are_never_run(landscape):
     space = SearchSpace(sampler=("deis", "heun", "dpmpp_2s"), num_steps=(4, 100))
     result = search(landscape, 12, space, max_calls=6)
     assert set(result.trials["sampler"]) == {"deis"}  # four steps of the others need seven calls
@@ -127,7 +127,7 @@ def test_the_front_is_what_nothing_beats_for_less(monkeypatch):
     rows += [(4, "complete", 9, 0.2), (5, "complete", 20, 0.2), (6, "complete", 15, 0.1)]
     trials = pd.DataFrame(rows, columns=["trial", "state", "calls", "score"])
     monkeypatch.setattr(SearchResult, "trials", trials)
-    assert list(SearchResult(None, {}, 0.0, 0).pareto_front["trial"]) == [1, 4, 6]
+    assert list(SearchResult(None, PRESETS["guide"], 0.0, 0).pareto_front["trial"]) == [1, 4, 6]
 
 
 def test_a_search_beats_the_guides_default_where_all_error_is_the_samplers(exact):
@@ -138,10 +138,10 @@ def test_a_search_beats_the_guides_default_where_all_error_is_the_samplers(exact
     )
     result = search_sampler(exact, dates, space, 12, members=4, progress=False)
     scorer = SettingScorer(exact, UNSEEN, members=4)
-    assert (result.calls <= 20, scorer.calls(GUIDE_DEFAULT)) == (True, 99)
+    assert (result.calls <= 20, network_calls(PRESETS["guide"])) == (True, 99)
     found, default = (
-        np.array([scorer(kwargs, i) for i in range(len(UNSEEN))])
-        for kwargs in (result.predict_kwargs, GUIDE_DEFAULT)
+        np.array([scorer(settings, i) for i in range(len(UNSEEN))])
+        for settings in (result.settings, PRESETS["guide"])
     )
     assert found.mean() < 1.002 * default.mean()
     assert compare_scores(UNSEEN, found, default, DAY).interval[0] < 0

@@ -3,15 +3,16 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.verification.search.scoring import (
-    GUIDE_DEFAULT,
     SettingScorer,
     compare_scores,
     mean_fair_crps,
 )
-from diffusion_lab.verification.search.space import describe
+from diffusion_lab.verification.search.space import describe, network_calls
 
 DAY = np.timedelta64(86400, "s")
+GUIDE = PRESETS["guide"]
 STARTS = np.datetime64("2024-11-03", "s") + 4 * np.arange(3) * DAY
 
 
@@ -23,7 +24,7 @@ def setting(sigma_max, **sampler):
         "sigma_min": 0.1,
         "rho": 7.0,
     }
-    return {"noise_scheduler_params": schedule, "sampler_params": {"sampler": "deis"} | sampler}
+    return SamplingSettings(schedule, {"sampler": "deis"} | sampler)
 
 
 def test_the_score_is_in_units_of_persistences_error(landscape):
@@ -48,15 +49,15 @@ def test_the_perfect_ensemble_has_the_best_possible_score(exact):
     """35 starts of 42 nodes and 2 variables: E CRPS = σ/√π at each node, by its area."""
     starts = np.datetime64("2024-11-01", "s") + np.arange(70) * DAY
     scorer = SettingScorer(exact, starts, members=16)
-    score = np.mean([scorer(GUIDE_DEFAULT, i) for i in range(0, 70, 2)])
+    score = np.mean([scorer(GUIDE, i) for i in range(0, 70, 2)])
     best = (scorer._weights @ exact.atmosphere.best_crps()).item() / scorer.persistence.mean().item()
     assert score == pytest.approx(best, rel=0.03)
 
 
 def test_a_setting_gets_the_same_noise_each_time_and_members_keep_theirs(exact):
-    first = SettingScorer(exact, STARTS, members=4)(GUIDE_DEFAULT, 1)
-    assert SettingScorer(exact, STARTS, members=4)(GUIDE_DEFAULT, 1) == first
-    assert SettingScorer(exact, STARTS, members=4, seed=1)(GUIDE_DEFAULT, 1) != first
+    first = SettingScorer(exact, STARTS, members=4)(GUIDE, 1)
+    assert SettingScorer(exact, STARTS, members=4)(GUIDE, 1) == first
+    assert SettingScorer(exact, STARTS, members=4, seed=1)(GUIDE, 1) != first
 
 
 def test_another_objective(exact):
@@ -65,21 +66,21 @@ def test_another_objective(exact):
 
     scorer = SettingScorer(exact, STARTS, objective=spread)
     wide = setting(10.0, sampler="heun", S_churn=0.0)
-    assert scorer(wide, 0) < scorer(GUIDE_DEFAULT, 0) < 0  # Heun in 4 steps ends too wide
+    assert scorer(wide, 0) < scorer(GUIDE, 0) < 0  # Heun in 4 steps ends too wide
 
 
 def test_scores_are_kept_on_disk(landscape, tmp_path):
-    kwargs = setting(50.0)
-    score = SettingScorer(landscape, STARTS, folder=tmp_path)(kwargs, 0)
+    settings = setting(50.0)
+    score = SettingScorer(landscape, STARTS, folder=tmp_path)(settings, 0)
     with (tmp_path / "scores.jsonl").open("a") as file:
         file.write('{"key": "torn')
     again = SettingScorer(landscape, STARTS, folder=tmp_path)
-    assert again(kwargs, 0) == score
+    assert again(settings, 0) == score
     assert len(landscape.runs) == 1
-    again(kwargs, 1)  # another date, members, weights: another score
-    SettingScorer(landscape, STARTS, members=4, folder=tmp_path)(kwargs, 0)
+    again(settings, 1)  # another date, members, weights: another score
+    SettingScorer(landscape, STARTS, members=4, folder=tmp_path)(settings, 0)
     landscape.model = torch.nn.Linear(1, 1)
-    SettingScorer(landscape, STARTS, folder=tmp_path)(kwargs, 0)
+    SettingScorer(landscape, STARTS, folder=tmp_path)(settings, 0)
     assert len(landscape.runs) == 4
 
 
@@ -95,9 +96,9 @@ def test_no_start_is_refused(landscape):
         SettingScorer(landscape, [])
 
 
-def test_calls_and_words_of_the_guides_default(landscape):
-    assert SettingScorer(landscape, STARTS).calls(GUIDE_DEFAULT) == 99
-    assert describe(GUIDE_DEFAULT) == "heun, karras, sigma_max 100, sigma_min 0.02, rho 7, num_steps 50"
+def test_calls_and_words_of_the_guides_default():
+    assert network_calls(GUIDE) == 99
+    assert describe(GUIDE) == "heun, karras, sigma_max 100, sigma_min 0.02, rho 7, num_steps 50"
 
 
 @pytest.fixture

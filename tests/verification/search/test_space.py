@@ -3,32 +3,32 @@ import pytest
 from pydantic import ValidationError
 
 from diffusion_lab.samplers import SAMPLERS
-from diffusion_lab.sampling import GUIDE_SAMPLER, GUIDE_SCHEDULER, SamplingSettings
+from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.verification.search.space import SearchSpace, calls_of, describe, network_calls
 
+GUIDE = PRESETS["guide"]
 TWO_CALLS_A_STEP = ("heun", "dpmpp_2s")
 
 
 def suggestions(space, max_calls, count=200):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    return [space.suggest(study.ask(), max_calls) for _ in range(count)]
+    return [space.suggest(study.ask(), max_calls, GUIDE) for _ in range(count)]
 
 
 def test_the_guides_default_needs_99_calls():
-    assert network_calls(SamplingSettings(GUIDE_SCHEDULER, GUIDE_SAMPLER)) == 99
+    assert network_calls(GUIDE) == 99
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_calls_follow_from_sampler_and_steps(sampler):
     assert calls_of(sampler, 10) == (19 if sampler in TWO_CALLS_A_STEP else 10)
-    churned = SamplingSettings().override({"num_steps": 10}, {"sampler": sampler})
+    churned = GUIDE.override({"num_steps": 10}, {"sampler": sampler})
     assert network_calls(churned) == calls_of(sampler, 10)
 
 
 def test_no_suggestion_needs_more_calls_than_allowed_nor_leaves_a_call_unused():
     calls = set()
-    for kwargs in suggestions(SearchSpace(), 12):
-        settings = SamplingSettings().override(**kwargs)  # and all are valid settings
+    for settings in suggestions(SearchSpace(), 12):
         calls.add(network_calls(settings))
         assert network_calls(settings) <= 12
     assert calls == set(range(3, 13)) | {5}
@@ -36,8 +36,8 @@ def test_no_suggestion_needs_more_calls_than_allowed_nor_leaves_a_call_unused():
 
 def test_suggestions_stay_within_the_space():
     space = SearchSpace(sampler="heun", schedule_type="karras", num_steps=(4, 6), sigma_max=(20, 30), rho=7)
-    for kwargs in suggestions(space, 20):
-        schedule, sampler = kwargs["noise_scheduler_params"], kwargs["sampler_params"]
+    for settings in suggestions(space, 20):
+        schedule, sampler = settings.noise_scheduler, settings.diffusion_sampler
         assert 4 <= schedule["num_steps"] <= 6
         assert 20 <= schedule["sigma_max"] <= 30
         assert (schedule["rho"], sampler["sampler"]) == (7, "heun")
@@ -45,29 +45,30 @@ def test_suggestions_stay_within_the_space():
 
 def test_parameters_are_given_only_where_they_act():
     kinds = {"churned": 0, "still": 0, "churnless": 0}
-    for kwargs in suggestions(SearchSpace(), 20):
-        schedule, sampler = kwargs["noise_scheduler_params"], kwargs["sampler_params"]
+    for settings in suggestions(SearchSpace(), 20):
+        schedule, sampler = settings.noise_scheduler, settings.diffusion_sampler
         assert ("rho" in schedule) == (schedule["schedule_type"] == "karras")
         if sampler["sampler"] not in TWO_CALLS_A_STEP:
             stochastic = sampler["sampler"] in ("euler_ancestral", "dpmpp_2m_sde")
             assert sampler.keys() == ({"sampler", "S_noise"} if stochastic else {"sampler"})
             kinds["churnless"] += 1
-        elif sampler["S_churn"] == 0:  # said aloud, since a checkpoint's default may churn
-            assert sampler.keys() == {"sampler", "S_churn"}
+        elif sampler["S_churn"] == 0:  # the others, which do not act, stay as they were
+            assert sampler == {**GUIDE.diffusion_sampler, "sampler": sampler["sampler"]}
             kinds["still"] += 1
         else:
             assert sampler.keys() == {"sampler", "S_churn", "S_min", "S_max", "S_noise"}
+            assert sampler["S_max"] <= 100 < GUIDE.diffusion_sampler["S_max"]
             kinds["churned"] += 1
     assert min(kinds.values()) > 20
 
 
 def test_numbers_have_three_digits():
-    for kwargs in suggestions(SearchSpace(), 20, 20):
-        sigma_max = kwargs["noise_scheduler_params"]["sigma_max"]
+    for settings in suggestions(SearchSpace(), 20, 20):
+        sigma_max = settings.noise_scheduler["sigma_max"]
         assert sigma_max == float(f"{sigma_max:.3g}")
 
 
-def test_samplers_that_are_too_dear_are_left_out():
+def test_samplers_that_are_too_expensive_are_left_out():
     space = SearchSpace(sampler=("heun", "deis", "dpmpp_2s"), num_steps=(8, 10))
     assert space.within(10).sampler == ("deis",)
     assert space.within(15).sampler == space.sampler
@@ -89,12 +90,12 @@ def test_guesses_lie_in_the_space():
     study = optuna.create_study()
     for guess in guesses:
         study.enqueue_trial(guess)
-    suggested = [space.suggest(study.ask(), 16) for _ in guesses]
-    assert suggested[-1]["sampler_params"] == {
+    suggested = [space.suggest(study.ask(), 16, GUIDE) for _ in guesses]
+    assert suggested[-1].diffusion_sampler == {
         "sampler": "dpmpp_2s",
         "S_churn": 2.5,
         "S_min": 0.75,
-        "S_max": 80.0,
+        "S_max": 100.0,  # infinite there; no level of the space is higher
         "S_noise": 1.05,
     }
 
@@ -120,7 +121,14 @@ def test_wrong_spaces_are_refused(wrong, message):
 
 def test_a_setting_in_words_leaves_out_what_does_not_act():
     schedule = {"schedule_type": "karras", "num_steps": 9, "sigma_max": 80.0, "sigma_min": 0.02, "rho": 7.0}
-    kwargs = {"noise_scheduler_params": schedule, "sampler_params": {"sampler": "heun", "S_churn": 0.0}}
-    assert describe(kwargs) == "heun, karras, num_steps 9, sigma_max 80, sigma_min 0.02, rho 7"
-    kwargs["sampler_params"]["S_churn"] = 2.5
-    assert describe(kwargs).endswith("rho 7, S_churn 2.5")
+    settings = SamplingSettings(schedule, {"sampler": "heun", "S_churn": 0.0})
+    assert describe(settings) == "heun, karras, num_steps 9, sigma_max 80, sigma_min 0.02, rho 7"
+    churned = settings.override(sampler_params={"S_churn": 2.5})
+    assert describe(churned).endswith("rho 7, S_churn 2.5")
+
+
+def test_what_is_not_searched_stays_as_it_is():
+    defaults = GUIDE.override(sampler_params={"noise_correlation": 0.5})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    suggested = SearchSpace().suggest(study.ask(), 20, defaults)
+    assert suggested.noise_correlation == 0.5

@@ -1,0 +1,148 @@
+"""An autoregressive ensemble forecast that is computed as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.inference.labels import forecast_dataset
+from diffusion_lab.inference.trained import TrainedModel
+from diffusion_lab.noise import MemberNoise
+from diffusion_lab.samplers import Step
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.states import StateReader
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
+
+
+def default_members_per_call(device: torch.device | str) -> int:
+    """Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache."""
+    return _MEMBERS_PER_CALL.get(torch.device(device).type, 8)
+
+
+@dataclass(frozen=True)
+class SolverStep:
+    """A forecast after one solver step of some of its members.
+
+    Attributes:
+        lead: number of the forecast step, from 1.
+        members: which members.
+        step: where the sampler is.
+        last: whether this step ends the sampling of this lead.
+        physical: turns one of the sampler's tensors into a state (ensemble, cell, output variable) in
+            physical units.
+    """
+
+    lead: int
+    members: Sequence[int]
+    step: Step
+    last: bool
+    physical: Callable[[Tensor], NDArray[np.float32]]
+
+    def state(self) -> NDArray[np.float32]:
+        """The noisy state, and at the last step the forecast: (ensemble, cell, output variable)."""
+        return self.physical(self.step.state)
+
+    def denoised(self) -> NDArray[np.float32]:
+        """D(y; σ) where the step began, the forecast so far: (ensemble, cell, output variable)."""
+        return self.physical(self.step.denoised)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A forecast from one date. Nothing is computed until it is read, and each reading computes it anew.
+
+    Attributes:
+        trained: the model.
+        reader: of the store that the forecast starts from.
+        date: start, datetime64[s].
+        steps: number of forecast steps.
+        members: their numbers; a member is the same in every ensemble.
+        seed: of the whole ensemble.
+        settings: how each step is sampled.
+        members_per_call: members in one network call; fewer need less memory.
+        wrap: makes another denoiser of each trajectory's: to guide it, to watch it, or to end it between two
+            network calls by raising an exception.
+
+    Raises:
+        KeyError: the store lacks the date.
+        ValueError: fewer than one step or member.
+    """
+
+    trained: TrainedModel
+    reader: StateReader
+    date: np.datetime64
+    steps: int
+    members: Sequence[int]
+    seed: int
+    settings: SamplingSettings
+    members_per_call: int
+    wrap: Callable[[Denoiser], Denoiser]
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.members:
+            raise ValueError(
+                f"a forecast needs at least one step and one member, got steps={self.steps}, "
+                f"members={list(self.members)}"
+            )
+        self.reader.store.index(self.date)  # the error names the start, not an earlier input
+
+    @torch.no_grad()
+    def solver_steps(self) -> Iterator[SolverStep]:
+        """The forecast as it is sampled: one item a solver step, for each chunk of members, for each lead.
+
+        Raises:
+            KeyError: the store lacks an input state.
+            ValueError: an input state has missing values.
+        """
+        trained, settings = self.trained, self.settings
+        noise = MemberNoise(self.seed, trained.noise_field, settings.noise_correlation)
+        last = len(settings.sigmas()) - 2
+        x = trained.inputs(self.reader, self.date).expand(-1, -1, len(self.members), -1, -1)
+        for lead in range(1, self.steps + 1):
+            states = []
+            leads = np.arange(1 if settings.noise_correlation else lead, lead + 1) * trained.step
+            for first in range(0, len(self.members), self.members_per_call):
+                some = slice(first, first + self.members_per_call)
+                members, past = self.members[some], x[:, :, some]
+                draw = noise.at(self.date, leads, members, trained.noise_shape, trained.device)
+                physical = partial(trained.physical, reference=past[:, -1:])
+                for step in settings.steps(self.wrap(trained.model.denoiser(past)), draw):
+                    yield SolverStep(lead, members, step, step.index == last, physical)
+                states.append(trained.model.to_state(step.state.float(), past[:, -1:]))
+            if lead < self.steps:
+                valid = self.date + lead * trained.step
+                following = trained.next_input(torch.cat(states, dim=2), self.reader, valid)
+                x = torch.cat([x[:, 1:], following], dim=1)
+
+    def states(self) -> Iterator[NDArray[np.float32]]:
+        """The forecast one step at a time: (ensemble, cell, output variable), physical units.
+
+        A whole forecast need never be in memory. Errors as `solver_steps`.
+        """
+        chunks: list[NDArray[np.float32]] = []
+        for solver_step in self.solver_steps():
+            if solver_step.last:
+                chunks.append(solver_step.state())
+            if sum(map(len, chunks)) == len(self.members):
+                yield np.concatenate(chunks)
+                chunks = []
+
+    def dataset(self) -> xr.Dataset:
+        """The whole forecast with dims (time, ensemble, cell) and CF names. Errors as `solver_steps`."""
+        return self.label(np.stack(list(self.states())))
+
+    def label(self, states: NDArray[np.float32], first_step: int = 1) -> xr.Dataset:
+        """States of this forecast, (step, ensemble, cell, output variable), as labelled data."""
+        return forecast_dataset(self.trained, self.date, self.members, states, first_step)

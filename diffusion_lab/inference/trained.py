@@ -1,0 +1,170 @@
+"""A trained network with what it takes to use it: variables, scales, cells, noise and sampling defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diffusion_lab.assets import store_path
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.noise import SphericalNoise
+from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.states import Normalizer, StateReader
+from diffusion_lab.stores.store import Store, open_store
+from diffusion_lab.stores.variables import Variables
+
+if TYPE_CHECKING:
+    from diffusion_lab.inference.release import Release
+
+
+class ForecastModel(Protocol):
+    """What a forecast asks of a network: those in `models` have it, and `from_anemoi` gives it to theirs.
+
+    Attributes:
+        multistep_input: past states shown to the network.
+    """
+
+    multistep_input: int
+
+    def denoiser(self, x: Tensor) -> Denoiser:
+        """Bind the past states x (batch, time, ensemble, grid, input variable), normalised."""
+        ...
+
+    def to_state(self, target: Tensor, reference: Tensor) -> Tensor:
+        """The normalised next state for what was denoised from a last input state `reference`."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights; they lie where the network runs."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights and buffers by name."""
+        ...
+
+
+class TrainedModel:
+    """A network with what it takes to use it.
+
+    Args:
+        release: the document of the checkpoint.
+        model: the network, on the device it is to run on.
+        latitudes: (cell,) degrees.
+        longitudes: (cell,) degrees.
+
+    Attributes:
+        device: where the network runs.
+        variables: roles and order of the variables.
+        settings: the checkpoint's sampling defaults.
+        noise_field: how noise is made, as in training; None for white noise.
+        step: the forecast step, timedelta64.
+        input_normalizer: scales of the input variables.
+        output_normalizer: scales of the output variables.
+        forcing_normalizer: scales of the forcings.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        model: ForecastModel,
+        latitudes: NDArray[np.float64],
+        longitudes: NDArray[np.float64],
+    ) -> None:
+        self.release, self.model = release, model
+        self.latitudes, self.longitudes = latitudes, longitudes
+        self.device = next(model.parameters()).device
+        self.step = lead_timedelta(release.step)
+        self.settings = SamplingSettings(**release.inference_defaults)
+        band = release.noise_max_wavenumber
+        self.noise_field = None if band is None else SphericalNoise(latitudes, longitudes, band)
+        info = {v.name: v for v in release.variables}
+        self.variables = Variables(
+            **{
+                role: tuple(v.name for v in release.variables if v.role == role)
+                for role in ("prognostic", "forcing", "diagnostic")
+            }
+        )
+
+        def normalizer(names: Sequence[str]) -> Normalizer:
+            return Normalizer([info[n].mean for n in names], [info[n].stdev for n in names])
+
+        self.input_normalizer = normalizer(self.variables.input)
+        self.output_normalizer = normalizer(self.variables.output)
+        self.forcing_normalizer = normalizer(self.variables.forcing)
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Shape of one member's noise: (1, cell, output variable)."""
+        return (1, len(self.latitudes), len(self.variables.output))
+
+    def reader(self, data: Store | str | Path | None = None) -> StateReader:
+        """A reader of the store that forecasts start from.
+
+        Args:
+            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names.
+
+        Raises:
+            FileNotFoundError: there is no such store.
+            KeyError: the store lacks a variable.
+            ValueError: the store is on other cells.
+        """
+        store = data if isinstance(data, Store) else open_store(store_path(str(data or self.release.store)))
+        remedy = "give data on the model's own grid"
+        if store.latitudes.shape != self.latitudes.shape:
+            raise ValueError(
+                f"the model was trained on other cells ({len(self.latitudes)}) than those of {store.path!r} "
+                f"({len(store.latitudes)}); {remedy}"
+            )
+        here = np.stack([self.latitudes, self.longitudes])
+        off = np.abs(here - np.stack([store.latitudes, store.longitudes]))
+        if off.max() > 1e-4:
+            raise ValueError(
+                f"the model was trained on other cells than those of {store.path!r}: as many, but their "
+                f"coordinates differ by up to {off.max():.4g} degrees; {remedy}"
+            )
+        return StateReader(store, self.variables)
+
+    def inputs(self, reader: StateReader, date: np.datetime64) -> Tensor:
+        """The normalised input states of a forecast from `date`, (1, time, 1, cell, input variable).
+
+        They are of member 0 of the store, on the model's device.
+
+        Raises:
+            KeyError: the store lacks one of the dates.
+            ValueError: one of the states has missing values.
+        """
+        dates = date + np.arange(1 - self.model.multistep_input, 1) * self.step
+        states = torch.from_numpy(reader.inputs(dates)[:, :1])[None]
+        if not torch.isfinite(states).all():
+            raise ValueError(
+                f"the input states at {dates.astype('datetime64[m]').tolist()} hold missing values"
+            )
+        return self.input_normalizer.normalise(states).to(self.device)
+
+    def next_input(self, state: Tensor, reader: StateReader, date: np.datetime64) -> Tensor:
+        """A forecast state with the forcings of its valid time, (1, 1, ensemble, cell, input variable)."""
+        forcings = torch.from_numpy(reader.forcings([date]))[:, None, None]
+        forcings = self.forcing_normalizer.normalise(forcings).to(state)
+        prognostic = state[..., : len(self.variables.prognostic)]
+        return torch.cat([prognostic, forcings.expand(-1, -1, state.shape[2], -1, -1)], dim=-1)
+
+    @torch.no_grad()
+    def physical(self, target: Tensor, reference: Tensor) -> NDArray[np.float32]:
+        """What the sampler works on, as a state in physical units.
+
+        Args:
+            target: (1, 1, ensemble, cell, output variable) normalised state or tendency.
+            reference: (1, 1, ensemble, cell, input variable) the last input state, normalised.
+
+        Returns:
+            (ensemble, cell, output variable).
+        """
+        state = self.model.to_state(target.float(), reference)
+        return self.output_normalizer.denormalise(state)[0, 0].cpu().numpy()
