@@ -107,7 +107,9 @@ def serves(x: Tensor) -> bool:
 def are_ours(module: nn.Module) -> bool:
     """Whether a known module's parts are exactly ours, and nobody listens to them."""
     parts = ((getattr(module, name), kind) for name, kind in PARTS[type(module)].items())
-    return not _has_any_global_hook() and all(_is_plain(part, kind) for part, kind in parts if part is not None)
+    return not _has_any_global_hook() and all(
+        _is_plain(part, kind) for part, kind in parts if part is not None
+    )
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -38,7 +38,7 @@ class ConditionalLayerNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Layer norm of queries and keys over the channels of each head: it bounds the logits (Henry et al. 2020).
+    """Layer norm of queries and keys over the channels of a head: it bounds the logits (Henry et al. 2020).
 
     Args:
         head_channels: channels per head.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import checkpoints, store_path, stores
 from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, nearest, parameters
 from diffusion_lab.inference.release import load_release
-from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
+from diffusion_lab.models import (
+    Architecture,
+    ConditionalLayerNorm,
+    DiffusionTendModelEncProcDec,
+    SinusoidalEmbeddings,
+)
+from diffusion_lab.models.architecture import Sizes
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.sampling import SamplingSettings
@@ -25,6 +30,9 @@ from diffusion_lab.stores.states import Normalizer
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.stores.variables import Variables
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 
 @dataclass(frozen=True)
@@ -185,30 +193,19 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
 
 
 def build_model(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
-    """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
+    """The network of group `model`, sized for the variables.
 
-    A class of the user's own is given those of the arguments that it takes, and its further keys.
+    A class of the user's own is given what it takes of these arguments, as an `Architecture` or field by
+    field, and its further keys.
     """
-    node, group = config.model.model, config.model
-    diffusion, embedder = node.diffusion, node.diffusion.noise_embedder
+    node, chosen = config.model.model, architecture(config)
     arguments = {
         "graph": graph,
         "num_input": len(variables.input),
         "num_output": len(variables.output),
         "num_prognostic": len(variables.prognostic),
-        "multistep_input": config.training.multistep_input,
-        "num_channels": group.num_channels,
-        "num_layers": group.num_layers,
-        "num_heads": group.num_heads,
-        "mlp_ratio": group.mlp_ratio,
-        "processor": group.processor,
-        "trainable_size": group.trainable_size,
-        "latent_skip": group.latent_skip,
-        "gradient_checkpointing": group.gradient_checkpointing,
-        "sigma_data": diffusion.sigma_data,
-        "noise_channels": diffusion.noise_channels,
-        "noise_cond_dim": diffusion.noise_cond_dim,
-        "max_period": embedder.get("max_period", 1000.0),
+        "architecture": chosen,
+        **asdict(chosen),
     }
     known, _ = parameters(find(node.target))
     if "tendency_mean" in known:
@@ -216,8 +213,21 @@ def build_model(config: Config, store: Store, variables: Variables, graph: Heter
         arguments |= dict(zip(("tendency_mean", "tendency_stdev"), scales, strict=True))
     taken = {key: value for key, value in arguments.items() if key in known}
     model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
-    set_kernels(model, embedder, group.layer_kernels.LayerNorm)
+    replace_layers(model, node.diffusion.noise_embedder, config.model.layer_kernels.LayerNorm)
     return model
+
+
+def architecture(config: Config) -> Architecture:
+    """The hyper-parameters, gathered from where the guide's config has them."""
+    group, diffusion = config.model, config.model.model.diffusion
+    return Architecture(
+        **{field.name: getattr(group, field.name) for field in fields(Sizes)},
+        multistep_input=config.training.multistep_input,
+        sigma_data=diffusion.sigma_data,
+        noise_channels=diffusion.noise_channels,
+        noise_cond_dim=diffusion.noise_cond_dim,
+        max_period=diffusion.noise_embedder.get("max_period", 1000.0),
+    )
 
 
 def take_weights(model: nn.Module, checkpoint: str) -> int:
@@ -254,7 +264,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
     return len(fitting)
 
 
-def set_kernels(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
+def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
     """Put what the config names in place of every noise embedding and every conditional layer norm."""
     kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
     for parent in list(model.modules()):

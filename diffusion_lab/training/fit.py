@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from diffusion_lab.acceleration import accelerate
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
@@ -26,6 +27,7 @@ from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwa
 # What may differ when a run goes on: the kind of device, the processes that read, where files lie.
 _MAY_CHANGE = (
     "dataloader.num_workers",
+    "system.accelerate",
     "system.accelerator",
     "system.input",
     "system.output",
@@ -55,6 +57,8 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
         return trained_seconds(last)
     with quiet_lightning():
         trainer = build_trainer(config, folder, callbacks)
+    if config.system.accelerate and trainer.strategy.root_device.type == "cpu":
+        accelerate(run.task.model)
     try:
         with quiet_lightning():
             trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)

@@ -280,8 +280,8 @@ class BareLoss(torch.nn.Module):
         super().__init__()
 
 class Network(DiffusionModelEncProcDec):
-    def __init__(self, *sizes, width=1, **options):
-        super().__init__(*sizes, **options)
+    def __init__(self, *counts, width=1, **options):
+        super().__init__(*counts, **options)
         self.width = width
 
 class Task(GraphForecaster):

@@ -7,10 +7,10 @@ beside the source, or in the user's cache where that cannot be written: the firs
 """
 
 from diffusion_lab.acceleration.kernels.attention import (
-    neighbour_attention,
-    neighbour_attention_backward,
     full_attention,
     full_attention_backward,
+    neighbour_attention,
+    neighbour_attention_backward,
 )
 from diffusion_lab.acceleration.kernels.loops import run
 from diffusion_lab.acceleration.kernels.rows import (
@@ -27,6 +27,8 @@ from diffusion_lab.acceleration.kernels.rows import (
 __all__ = [
     "LEAST",
     "ROWS",
+    "full_attention",
+    "full_attention_backward",
     "gelu",
     "gelu_backward",
     "head_norm",
@@ -36,6 +38,4 @@ __all__ = [
     "neighbour_attention",
     "neighbour_attention_backward",
     "run",
-    "full_attention",
-    "full_attention_backward",
 ]
