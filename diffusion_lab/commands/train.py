@@ -14,16 +14,15 @@ from rich.console import Console
 
 from diffusion_lab import verification
 from diffusion_lab.commands.report import save_report
-from diffusion_lab.config import Config, ConfigError, instantiate
+from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.inference.forecaster import load_forecaster
-from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.plots import training_curves
 from diffusion_lab.stores.dates import lead_timedelta, spread_out
 from diffusion_lab.stores.module import forecast_starts
-from diffusion_lab.stores.states import Normalizer
-from diffusion_lab.training.build import Run, build, own_parts
+from diffusion_lab.training.build import Run, build
 from diffusion_lab.training.callbacks import LEVEL_BINS
 from diffusion_lab.training.fit import fit
+from diffusion_lab.training.release import export_release, own_parts
 
 
 def train(config: Config, command: str) -> None:
@@ -45,7 +44,8 @@ def train(config: Config, command: str) -> None:
     if own := own_parts(config):
         console.print(
             f"[yellow]{', '.join(own)}: a class of your own. A released checkpoint runs no code when it is "
-            f"loaded, so none is written; the weights stay in {run.folder / 'last.ckpt'}[/]"
+            f"loaded, so none is written; the weights stay in {run.folder / 'last.ckpt'}, and in Python "
+            "training.release.run_forecaster forecasts with them[/]"
         )
     if config.diagnostics.evaluation.enabled:
         evaluation_starts(run)  # a test window without data is an error now, not after the training
@@ -133,32 +133,3 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "device": str(run.task.device),
         "threads": torch.get_num_threads(),
     } | ({"note": f"from the weights of {start}"} if (start := training.initial_weights) else {})
-
-
-def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
-    """Write the task's model as a release checkpoint.
-
-    Args:
-        run: built, and either just fitted or loaded by `load_averaged`.
-        path: where to.
-        training: what the model card says of the training.
-    """
-    config, model, store, variables = run.config, run.task.model, run.store, run.variables
-    graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
-    names = variables.prognostic + variables.forcing + variables.diagnostic
-    normalizer = Normalizer.of(store, names)
-    release = Release(
-        model=type(model).__name__,
-        arguments=model.arguments,
-        graph=graph.recipe,
-        graph_fingerprint=fingerprint(graph),
-        variables=describe_variables(variables, normalizer.mean, normalizer.stdev, store),
-        field_shape=list(store.field_shape),
-        step=config.data.timestep,
-        noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,
-        inference_defaults=config.model.model.diffusion.inference_defaults.model_dump(),
-        store=config.dataloader.dataset,
-        training=training,
-    )
-    save_release(path, release, model, store.latitudes, store.longitudes)
-    return path

@@ -274,18 +274,6 @@ def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Ma
                     setattr(parent, name, instantiate(node))
 
 
-def own_parts(config: Config) -> list[str]:
-    """Where the config names classes that a release checkpoint cannot hold: it runs no code but ours."""
-    diffusion = config.model.model.diffusion
-    named = {
-        "graph": config.graph["_target_"],
-        "model.model": config.model.model.target,
-        "model.model.diffusion.noise_embedder": diffusion.noise_embedder["_target_"],
-        "model.layer_kernels.LayerNorm": config.model.layer_kernels.LayerNorm["_target_"],
-    }
-    return [path for path, name in named.items() if not find(name).__module__.startswith("diffusion_lab.")]
-
-
 def tendency_scales(store: Store, variables: Variables, step: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the change over a step, over the state's standard deviation.
 

@@ -17,8 +17,9 @@ from diffusion_lab.inference import load_forecaster
 from diffusion_lab.models import ConditionalLayerNorm, SinusoidalEmbeddings
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.schedules import KarrasUniform, LogNormal
-from diffusion_lab.training.build import build, own_parts
+from diffusion_lab.training.build import build
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+from diffusion_lab.training.release import own_parts
 
 MINIMAL = """\
 defaults:
