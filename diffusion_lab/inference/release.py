@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffusion_lab.graphs import build_graph
 from diffusion_lab.models import Architecture, DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.dates import lead_timedelta
@@ -162,6 +161,8 @@ def _build(
     release: Release, tensors: dict[str, torch.Tensor], latitudes: np.ndarray, longitudes: np.ndarray
 ) -> DiffusionModelEncProcDec:
     """The model with its weights, after everything else of the release was checked against it."""
+    from diffusion_lab.graphs import build_graph  # here, for it imports SciPy
+
     graph = build_graph(release.graph, latitudes, longitudes)
     if fingerprint(graph) != release.graph_fingerprint:
         raise ValueError(
