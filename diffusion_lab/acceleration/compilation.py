@@ -31,7 +31,7 @@ def compile_blocks(model: DiffusionModelEncProcDec, backend: str = "inductor") -
         return False
     blocks: list[nn.Module] = [model.encoder, *model.processor.blocks, model.decoder]
     for block in blocks:
-        block.forward = torch.compile(block.forward, backend=backend)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, backend=backend)
     return True
 
 

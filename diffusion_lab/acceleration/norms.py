@@ -30,7 +30,8 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return layer_norm_backward(*ctx.saved_tensors, grad.contiguous())
+        x, gain, statistics = ctx.saved_tensors
+        return layer_norm_backward(x, gain, statistics, grad.contiguous())
 
 
 def layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

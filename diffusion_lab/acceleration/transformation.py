@@ -83,7 +83,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         if type(module) in faster and "forward" not in module.__dict__ and are_ours(module)
     }
     for module in replaced.values():
-        module.forward = MethodType(_forward(type(module), faster[type(module)]), module)  # type: ignore[method-assign]
+        module.forward = MethodType(_forward(type(module), faster[type(module)]), module)
     return Acceleration(replaced)
 
 

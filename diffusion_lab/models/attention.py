@@ -87,5 +87,5 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of all nodes over all nodes, each (sample, node, head, channel); returns that shape."""
-    transposed = (t.transpose(1, 2) for t in (query, key, value))
-    return functional.scaled_dot_product_attention(*transposed).transpose(1, 2)
+    query, key, value = (t.transpose(1, 2) for t in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)

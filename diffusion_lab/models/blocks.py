@@ -41,7 +41,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Update x (sample, node, channel) given cond (sample, condition)."""
         query, key, value = self.query_key_value(self.norm(x, cond)).unflatten(-1, (3, *self.heads)).unbind(2)
-        out = full_attention(*self.qk_norm(query, key), value)
+        query, key = self.qk_norm(query, key)
+        out = full_attention(query, key, value)
         return self.mlp(x + self.projection(out.flatten(2)), cond)
 
 
@@ -89,8 +90,9 @@ class GraphTransformerBlock(nn.Module):
         normed_source = normed if self.norm_source is None else self.norm_source(source, cond)
         query = self.query(normed).unflatten(-1, self.heads)
         key, value = self.key_value(normed_source).unflatten(-1, (2, *self.heads)).unbind(2)
+        query, key = self.qk_norm(query, key)
         edge = self.edge(edge_attr).unflatten(-1, self.heads)
-        out = neighbour_attention(*self.qk_norm(query, key), value, edge, nb)
+        out = neighbour_attention(query, key, value, edge, nb)
         return self.mlp(x + self.projection(out.flatten(2)), cond)
 
 
