@@ -4,16 +4,10 @@ from torch import Tensor
 
 from diffusion_lab.acceleration.attention import full_attention, neighbour_attention
 from diffusion_lab.acceleration.feed_forward import feed_forward
-from diffusion_lab.acceleration.norms import conditional_norm, split_heads
+from diffusion_lab.acceleration.norms import split_heads
 from diffusion_lab.acceleration.products import linear
 from diffusion_lab.models.attention import Neighbours
 from diffusion_lab.models.blocks import MLP, GraphTransformerBlock, TransformerBlock
-from diffusion_lab.models.normalization import ConditionalLayerNorm
-
-
-def norm(module: ConditionalLayerNorm, x: Tensor, cond: Tensor) -> Tensor:
-    """As `ConditionalLayerNorm.forward`."""
-    return conditional_norm(x, 1 + module.scale(cond), module.bias(cond))
 
 
 def mlp(module: MLP, x: Tensor, cond: Tensor) -> Tensor:
@@ -25,7 +19,7 @@ def mlp(module: MLP, x: Tensor, cond: Tensor) -> Tensor:
 def transformer_block(module: TransformerBlock, x: Tensor, cond: Tensor) -> Tensor:
     """As `TransformerBlock.forward`."""
     layer, gains = module.query_key_value, (module.qk_norm.query.weight, module.qk_norm.key.weight)
-    parts = split_heads(linear(norm(module.norm, x, cond), layer.weight, layer.bias), gains, module.heads)
+    parts = split_heads(linear(module.norm(x, cond), layer.weight, layer.bias), gains, module.heads)
     out = full_attention(*(part.unflatten(-1, module.heads) for part in parts)).flatten(2)
     return module.mlp(x + linear(out, module.projection.weight, module.projection.bias), cond)
 
@@ -39,11 +33,8 @@ def graph_transformer_block(
     source: Tensor | None = None,
 ) -> Tensor:
     """As `GraphTransformerBlock.forward`."""
-    normed = norm(module.norm, x, cond)
-    normed_source = normed
-    if module.norm_source is not None:
-        assert source is not None
-        normed_source = norm(module.norm_source, source, cond)
+    normed = module.norm(x, cond)
+    normed_source = normed if module.norm_source is None else module.norm_source(source, cond)
     query = linear(normed, module.query.weight, module.query.bias)
     key_value = linear(normed_source, module.key_value.weight, module.key_value.bias)
     (query,) = split_heads(query, (module.qk_norm.query.weight,), module.heads)

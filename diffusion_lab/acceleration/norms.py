@@ -9,33 +9,13 @@ from torch.autograd.function import once_differentiable
 from diffusion_lab.acceleration import kernels
 
 
-def conditional_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """LN(x)·gain + shift for x (sample, node, channel), gain and shift (sample, channel).
-
-    Raises:
-        RuntimeError: gain is for another number of samples than x.
-    """
-    if len(gain) != len(x):
-        raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
-    return _LayerNorm.apply(x.contiguous(), gain, shift)
-
-
-class _LayerNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        out, statistics = layer_norm(x, gain, shift)
-        ctx.save_for_backward(x, gain, statistics)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, gain, statistics = ctx.saved_tensors
-        return layer_norm_backward(x, gain, statistics, grad.contiguous())
-
-
 def layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """LN(x)·gain + shift without gradients; shapes as `conditional_norm`.
+    """LN(x)·gain + shift without gradients.
+
+    Args:
+        x: (sample, node, channel).
+        gain: (sample, channel).
+        shift: as gain.
 
     Returns:
         The result, and of each node the mean and one over the standard deviation, (sample, node, 2).

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -30,3 +31,10 @@ def test_large_values_saturate():
     torch.testing.assert_close(out - x, hidden.clamp(min=0)[:, None])
     out.sum().backward()
     torch.testing.assert_close(hidden.grad[:, 0], torch.tensor([0, 0, 0.5, 1, 1]))
+
+
+def test_conditions_of_another_number_of_samples_are_refused():
+    with pytest.raises(RuntimeError, match="conditions of 5 samples for 2 samples"):
+        feed_forward(
+            torch.randn(2, 3, 4), torch.ones(5, 4), torch.zeros(5, 4), nn.Linear(4, 8), nn.Linear(8, 4)
+        )

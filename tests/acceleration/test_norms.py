@@ -1,24 +1,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
-from diffusion_lab.acceleration.norms import conditional_norm, split_heads
-
-
-def test_conditional_norm_is_the_formula(assert_agree):
-    """Result and gradients, over several blocks of nodes."""
-
-    def plain(x, gain, shift):
-        return functional.layer_norm(x, x.shape[-1:]) * gain[:, None] + shift[:, None]
-
-    inputs = 3 * torch.randn(2, 300, 6) + 1, torch.randn(2, 6), torch.randn(2, 6)
-    assert_agree(conditional_norm, plain, inputs, dtype=torch.float32, accuracy=1e-5)
-
-
-def test_conditions_of_another_number_of_samples_are_refused():
-    with pytest.raises(RuntimeError, match="conditions of 5 samples for 2 samples"):
-        conditional_norm(torch.randn(2, 3, 4), torch.ones(5, 4), torch.zeros(5, 4))
+from diffusion_lab.acceleration.norms import split_heads
 
 
 @pytest.mark.parametrize("normed", [1, 2])
