@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from diffusion_lab.denoisers import edm_coefficients
-from diffusion_lab.inference import PRESETS
 from diffusion_lab.models import Architecture, DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
+from diffusion_lab.sampling import PRESETS
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
 
 CELLS, MEMBERS = 288, 3
