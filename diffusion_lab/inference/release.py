@@ -89,7 +89,6 @@ def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store:
         stdev: likewise.
         store: where units and long names are looked up.
     """
-    metadata = store.attributes.get("variables_metadata", {})
     roles = [
         (name, role) for role in ("prognostic", "forcing", "diagnostic") for name in getattr(variables, role)
     ]
@@ -98,7 +97,7 @@ def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store:
             name=name,
             role=role,
             units=store.units(name) if name in store.variables else "1",  # of a computed forcing
-            long_name=metadata.get(name, {}).get("long_name") or name,
+            long_name=store.long_name(name) if name in store.variables else name,
             mean=mean[i].item(),
             stdev=stdev[i].item(),
         )

@@ -8,15 +8,17 @@ mean over a few years would.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_lab.stores.dates import period, show_date
+from diffusion_lab.stores.reading import reading
 from diffusion_lab.stores.store import Store
 
 _BLOCK = 256  # dates read at once
@@ -51,15 +53,27 @@ class Climatology:
         return np.einsum("tk,tkvc->tvc", harmonics(dates), at_hour).astype(np.float32)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a compressed .npz file."""
-        variables = np.array(self.variables)
-        np.savez_compressed(path, variables=variables, hours=self.hours, coefficients=self.coefficients)
+        """Write a compressed .npz file, which has its name once it is complete."""
+        variables, partial = np.array(self.variables), f"{fspath(path)}.partial"
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, variables=variables, hours=self.hours, coefficients=self.coefficients)
+        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Climatology:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as saved:
-            return cls(tuple(saved["variables"].tolist()), saved["hours"], saved["coefficients"])
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        with (
+            reading(f"the climatology {str(path)!r}", "Copy it again, or remove it to have one fitted."),
+            np.load(path, allow_pickle=False) as saved,
+        ):
+            variables, hours, coefficients = (saved[name] for name in ("variables", "hours", "coefficients"))
+            if coefficients.shape[:-1] != (len(hours), 5, len(variables)):
+                raise ValueError(f"the coefficients have the shape {coefficients.shape}")
+            return cls(tuple(variables.tolist()), hours, coefficients)
 
 
 def fit_climatology(
@@ -115,15 +129,26 @@ def hour_of_day(dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 
 def climatology_of(store: Store) -> Climatology:
-    """The climatology that goes with a store: one kept beside it, else one fitted to its statistics window.
+    """The climatology of a store: the file beside it, else one fitted to the store's statistics window.
 
     Beside `NAME.zarr` it is `NAME_climatology.npz`: the shipped store holds too few years to fit one.
 
     Raises:
-        ValueError: as `fit_climatology`.
+        ValueError: the file is damaged or belongs to another grid, the store does not name its statistics
+            window, or as `fit_climatology`.
     """
     beside = Path(store.path.removesuffix(".zarr") + "_climatology.npz")
     if beside.is_file():
-        return Climatology.load(beside)
-    start, end = (store.attributes[f"statistics_{which}_date"] for which in ("start", "end"))
-    return fit_climatology(store, start, end)
+        climatology = Climatology.load(beside)
+        if climatology.coefficients.shape[-1] != len(store.latitudes):
+            raise ValueError(
+                f"The climatology {str(beside)!r} has {climatology.coefficients.shape[-1]} cells, the store "
+                f"{len(store.latitudes)}. Remove it to have one fitted."
+            )
+        return climatology
+    if store.statistics_window is None:
+        raise ValueError(
+            f"The store {store.path!r} does not name its statistics window. Fit a climatology to dates of "
+            f"your choice and keep it in {str(beside)!r}: fit_climatology(store, start, end).save(...)."
+        )
+    return fit_climatology(store, *store.statistics_window)

@@ -33,29 +33,40 @@ def describe_store(store: Store) -> RenderableType:
 
 def _facts(store: Store) -> dict[str, str]:
     attributes = store.attributes
+    resolution = str(attributes.get("resolution", ""))
+    shape = store.field_shape
+    grid = (
+        f"{' x '.join(map(str, shape))} = {len(store.latitudes)} cells"
+        if len(shape) > 1
+        else f"{shape[0]} cells"
+    )
+    # A list of stations has no resolution but their number.
+    named = resolution not in ("", str(shape[0]))
     missing = [show_date(date) for date in store.dates[store.missing]]
-    window = [attributes.get(f"statistics_{end}_date", "unknown") for end in ("start", "end")]
+    window = store.statistics_window
     files, root = fsspec.core.url_to_fs(store.path)
     lost = store.lost_chunks()
     facts = {
         "store": store.path,
-        "description": attributes.get("description", ""),
+        "description": str(attributes.get("description", "")),
         "dates": f"{len(store.dates)}, {show_date(store.dates[0])} to {show_date(store.dates[-1])}, "
         f"every {lead_name(store.frequency)}",
         "missing": f"{len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         if missing
         else "none",
-        "statistics": f"over {window[0]} to {window[1]}",
+        "statistics": f"over {window[0]} to {window[1]}" if window else "over unknown dates",
         "tendencies": f"Δ{', Δ'.join(store.tendency_leads)}: standard deviation of the change"
         if store.tendency_leads
         else "none",
-        "grid": f"{attributes.get('resolution') or 'unknown'}, {' x '.join(map(str, store.field_shape))} = "
-        f"{len(store.latitudes)} cells, latitude {store.latitudes.min():g} to {store.latitudes.max():g}, "
+        "grid": f"{f'{resolution}, ' if named else ''}{grid}, "
+        f"latitude {store.latitudes.min():g} to {store.latitudes.max():g}, "
         f"longitude {store.longitudes.min():g} to {store.longitudes.max():g}",
         "members": str(store.ensemble_size),
         "size": f"{files.du(root) / 2**20:.1f} MiB on disk, {store.nbytes / 2**20:.1f} MiB as float32",
-        "licence": attributes.get("licence", ""),
-        "attribution": attributes.get("attribution", ""),
-        "CUT SHORT": f"{lost} chunks of data are not there; create or copy the store again." if lost else "",
+        "licence": str(attributes.get("licence", "")),
+        "attribution": str(attributes.get("attribution", "")),
+        "CUT SHORT": f"{lost} chunks of data are missing; make the store again, or copy it again."
+        if lost
+        else "",
     }
     return {name: value for name, value in facts.items() if value}

@@ -37,8 +37,9 @@ def forecast_starts(
     stride, rest = divmod(step, store.frequency)
     if rest or stride < 1:
         raise ValueError(
-            f"the forecast step {lead_name(step)} is no multiple of the store's frequency "
-            f"{lead_name(store.frequency)}"
+            f"the forecast step {lead_name(step)} is not a multiple of the frequency "
+            f"{lead_name(store.frequency)} of the store {store.path!r}; set data.timestep (in Python, step), "
+            f"for example to {lead_name(store.frequency)}"
         )
     first, last = period(*window) if window is not None else (store.dates[0], store.dates[-1])
     good = ~store.missing & (store.dates >= first) & (store.dates <= last)
@@ -47,8 +48,9 @@ def forecast_starts(
     starts = starts[np.all([good[starts + offset] for offset in offsets], axis=0)]
     if len(starts) == 0:
         raise ValueError(
-            f"no sample of {multistep_input} input states and a target {lead_name(step)} apart lies between "
-            f"{show_date(first)} and {show_date(last)}; {store!r}"
+            f"no sample of {multistep_input} input states and a target, each {lead_name(step)} apart, lies "
+            f"between {show_date(first)} and {show_date(last)} in {store}; choose other dates, or a shorter "
+            "step: data.timestep (in Python, step)"
         )
     return store.dates[starts]
 

@@ -41,7 +41,10 @@ class Normalizer:
             column = store.variables.index(name)
             mean[i], stdev[i] = store.statistics.mean[column], store.statistics.stdev[column]
             if not stdev[i] > 0:
-                raise ValueError(f"{name!r} has standard deviation {stdev[i]} in {store.path!r}; drop it")
+                raise ValueError(
+                    f"{name!r} has the standard deviation {stdev[i]:g} in the store {store.path!r} and "
+                    "cannot be normalised; leave it out"
+                )
         return cls(torch.from_numpy(mean), torch.from_numpy(stdev))
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -70,7 +73,9 @@ class StateReader:
         absent = [name for name in variables.input + variables.diagnostic if name not in store.variables]
         lacking = [name for name in absent if name not in COMPUTED_FORCINGS]
         if lacking:
-            raise KeyError(f"the store {store.path!r} lacks {lacking}; it has {list(store.variables)}")
+            raise KeyError(
+                f"the store {store.path!r} lacks {', '.join(lacking)}; it has {', '.join(store.variables)}"
+            )
 
     def inputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
         """Input states, (time, ensemble, grid, input variable) float32, physical units."""

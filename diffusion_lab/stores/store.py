@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from diffusion_lab.stores.attributes import ROLES, Role, StoreAttributes, VariableAttributes
 from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
+from diffusion_lab.stores.reading import has_array, open_array, open_group, reading
 from diffusion_lab.stores.statistics import STATISTICS, Statistics
 
 if TYPE_CHECKING:
     import xarray as xr
-
-Role = Literal["forcing", "prognostic", "diagnostic"]
-ROLES: tuple[Role, ...] = get_args(Role)
 
 # Decoded chunks that a store keeps: a season of the example store, and little beside a network.
 CACHE_BYTES = 128 * 2**20
@@ -39,10 +41,7 @@ def open_store(path: str | PathLike[str], roles: Mapping[str, Role] | None = Non
         ValueError: if it is not such a store, or one that was cut short; see `Store`.
     """
     url = fspath(path).removeprefix("file://")
-    try:
-        group = zarr.open_group(url, mode="r")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"No zarr store at {url!r}.") from error
+    group = open_group(url)
     store = Store(group, url)
     return store.with_roles(**_by_role(roles)) if roles else store
 
@@ -77,62 +76,96 @@ class Store:
 
     def __init__(self, group: zarr.Group, path: str) -> None:
         self.path = path
-        self.attributes: dict[str, Any] = dict(group.attrs)
         self._group = group
-        self._chunks: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        # Null stands for an attribute that is not given.
+        self.attributes: dict[str, Any] = {k: v for k, v in dict(group.attrs).items() if v is not None}
         if "_build" in self.attributes:
             raise ValueError(
                 f"The store {path!r} is not finished. Run the command that creates it again to resume."
             )
-        absent = [name for name in _REQUIRED if name not in group]
+        absent = [name for name in _REQUIRED if not has_array(group, name, path)]
         if absent or "variables" not in self.attributes:
             raise ValueError(
-                f"{path!r} is no store in the layout of anemoi-datasets: it lacks "
+                f"{path!r} is not a store in the layout of anemoi-datasets: it lacks "
                 f"{', '.join(absent or ['the attribute variables'])}."
             )
-        self._data: zarr.Array = group["data"]
-        self.variables: tuple[str, ...] = tuple(self.attributes["variables"])
-        self.dates: np.ndarray = group["dates"][:].astype("datetime64[s]")
-        self.latitudes: np.ndarray = group["latitudes"][:].astype(np.float64)
-        self.longitudes: np.ndarray = group["longitudes"][:].astype(np.float64)
-        self.statistics = Statistics(**{name: group[name][:].astype(np.float64) for name in STATISTICS})
+        try:
+            self._about = StoreAttributes.model_validate(self.attributes)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            self._damaged(f"the attribute {place}: {error.errors()[0]['msg']}")
+        self.variables: tuple[str, ...] = self._about.variables
+        self._data = open_array(group, "data", path)
         self._check_shapes()
-        self.frequency = even_frequency(self.dates, f"store {path!r}")
-        self.missing = np.isin(
-            self.dates, np.array(self.attributes.get("missing_dates", []), "datetime64[s]")
+        self.dates = self._values("dates", "datetime64[s]")
+        self.latitudes = self._values("latitudes", np.float64)
+        self.longitudes = self._values("longitudes", np.float64)
+        if not (np.isfinite(self.latitudes).all() and np.isfinite(self.longitudes).all()):
+            self._damaged("latitudes and longitudes must be finite")
+        self.statistics = self._statistics("")
+        self.frequency = even_frequency(self.dates, f"The store {path!r}")
+        with reading(f"the attribute missing_dates of the store {path!r}"):
+            missing = np.array(self._about.missing_dates, "datetime64[s]")
+        self.missing: NDArray[np.bool_] = np.isin(self.dates, missing)
+        self.roles: dict[str, Role] = {name: self._stored_role(name) for name in self.variables}
+
+    def _damaged(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"The store {self.path!r} was cut short or is damaged: {what}. Make it again, or copy it again."
         )
-        self.roles: dict[str, Role] = self._stored_roles()
 
     def _check_shapes(self) -> None:
-        cells = len(self.latitudes)
-        expected = (len(self.dates), len(self.variables), self._data.shape[2], cells)
-        if self._data.shape != expected or len(self.longitudes) != cells:
-            raise ValueError(
-                f"The store {self.path!r} was cut short or is inconsistent: data has the shape "
-                f"{self._data.shape} (time, variable, ensemble, cell), but there are "
-                f"{len(self.dates)} dates, {len(self.variables)} variables, {cells} latitudes and "
-                f"{len(self.longitudes)} longitudes."
+        """Compare the sizes of the arrays, which are known before any is read."""
+        shape = self._data.shape
+        if len(shape) != 4 or self._data.dtype.kind != "f" or shape[1] != len(self.variables):
+            self._damaged(
+                f"data has the shape {shape} and the type {self._data.dtype}, but must hold floating-point "
+                f"numbers (time, variable, ensemble, cell) of {len(self.variables)} variables"
             )
-        for name in STATISTICS:
-            if getattr(self.statistics, name).shape != (len(self.variables),):
-                raise ValueError(f"The store {self.path!r}: {name} does not hold one value per variable.")
+        sizes = {"dates": shape[0], "latitudes": shape[3], "longitudes": shape[3]}
+        for name, size in (sizes | dict.fromkeys(STATISTICS, shape[1])).items():
+            found = open_array(self._group, name, self.path).shape
+            if found != (size,):
+                self._damaged(f"data has the shape {shape} (time, variable, ensemble, cell), {name} {found}")
+        if math.prod(self.field_shape) != shape[3] or min(self.field_shape) < 1:
+            self._damaged(f"the attribute field_shape is {list(self.field_shape)}, of {shape[3]} cells")
+        if len(set(self.variables)) < len(self.variables):
+            self._damaged("the attribute variables names a variable twice")
 
-    def _stored_roles(self) -> dict[str, Role]:
-        stored = self.attributes.get("roles", {})
-        metadata = self.attributes.get("variables_metadata", {})
+    def _values(self, name: str, dtype: Any) -> NDArray[Any]:
+        array = open_array(self._group, name, self.path)
+        with reading(f"the array {name!r} of the store {self.path!r}"):
+            return np.asarray(array[...]).astype(dtype)
 
-        def role(name: str) -> Role:
-            forced = name in self.constants or metadata.get(name, {}).get("computed_forcing")
-            return stored.get(name, "forcing" if forced else "prognostic")
+    def _statistics(self, prefix: str) -> Statistics:
+        """The statistics in the arrays `{prefix}mean` and so on; NaN for a variable without any value."""
+        arrays = {name: self._values(f"{prefix}{name}", np.float64) for name in STATISTICS}
+        stacked = np.stack([values.ravel() for values in arrays.values()])
+        empty = np.isnan(stacked).all(axis=0)
+        wrong = ~empty & ~(np.isfinite(stacked).all(axis=0) & (arrays["stdev"].ravel() >= 0))
+        if wrong.any():
+            column = int(wrong.argmax())
+            values = ", ".join(f"{name} {arrays[name].ravel()[column]:g}" for name in STATISTICS)
+            self._damaged(f"the statistics {prefix.rstrip('_')} of {self.variables[column]} are {values}")
+        return Statistics(**arrays)
 
-        return {name: role(name) for name in self.variables}
+    def _stored_role(self, name: str) -> Role:
+        forced = name in self.constants or self._metadata(name).computed_forcing
+        return self._about.roles.get(name, "forcing" if forced else "prognostic")
 
-    def __repr__(self) -> str:
+    def _metadata(self, variable: str) -> VariableAttributes:
+        return self._about.variables_metadata.get(variable, VariableAttributes())
+
+    def __str__(self) -> str:
         return (
-            f"Store({self.path!r}: {len(self.dates)} dates {show_date(self.dates[0])} to "
+            f"the store {self.path!r} ({len(self.dates)} dates {show_date(self.dates[0])} to "
             f"{show_date(self.dates[-1])} every {lead_name(self.frequency)}, "
             f"{len(self.variables)} variables, {len(self.latitudes)} cells)"
         )
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the store anew rather than receiving its handles.
@@ -141,18 +174,21 @@ class Store:
     @property
     def field_shape(self) -> tuple[int, ...]:
         """Shape of a field before it was flattened: (latitude, longitude), or (cell,) if unstructured."""
-        return tuple(self.attributes.get("field_shape") or (len(self.latitudes),))
+        return self._about.field_shape or (self._data.shape[3],)
 
     @cached_property
     def constants(self) -> frozenset[str]:
         """The variables that are the same field at all dates, whichever attribute says so."""
-        metadata = self.attributes.get("variables_metadata", {})
-        listed = self.attributes.get("constant_fields", [])
+        listed = self._about.constant_fields
         return frozenset(
-            name
-            for name in self.variables
-            if name in listed or metadata.get(name, {}).get("constant_in_time")
+            name for name in self.variables if name in listed or self._metadata(name).constant_in_time
         )
+
+    @property
+    def statistics_window(self) -> tuple[str, str] | None:
+        """First and last date of the statistics, the training period; None if the store does not say."""
+        start, end = self._about.statistics_start_date, self._about.statistics_end_date
+        return (start, end) if start and end else None
 
     @property
     def ensemble_size(self) -> int:
@@ -204,14 +240,25 @@ class Store:
             KeyError: if the variable is not in the store.
         """
         self._columns([variable])
-        return self.attributes.get("variables_metadata", {}).get(variable, {}).get("units") or ""
+        return self._metadata(variable).units or ""
+
+    def long_name(self, variable: str) -> str:
+        """Name of a variable in words; its short name if the store does not say.
+
+        Raises:
+            KeyError: if the variable is not in the store.
+        """
+        self._columns([variable])
+        return self._metadata(variable).long_name or variable
 
     @cached_property
     def tendency_leads(self) -> tuple[str, ...]:
         """The leads of `tendency_statistics`, shortest first."""
-        names = (name.removeprefix("statistics_tendencies_") for name in self._group.array_keys())
-        leads = {name.removesuffix("_mean") for name in names if name.endswith("_mean")}
-        return tuple(sorted(leads, key=lead_timedelta))
+        with reading(f"the names of the arrays of the store {self.path!r}"):
+            found = [
+                re.fullmatch(r"statistics_tendencies_(.+)_mean", name) for name in self._group.array_keys()
+            ]
+        return tuple(sorted((match[1] for match in found if match), key=lead_timedelta))
 
     def tendency_statistics(self, lead: str | np.timedelta64) -> Statistics:
         """Statistics of x(t) - x(t - lead) over the statistics window.
@@ -225,8 +272,11 @@ class Store:
                 f"The store {self.path!r} has no tendency statistics for the lead {name!r}; it has "
                 f"{', '.join(self.tendency_leads) or 'none'}."
             )
-        arrays = {stat: self._group[f"statistics_tendencies_{name}_{stat}"][:] for stat in STATISTICS}
-        return Statistics(**{stat: values.astype(np.float64) for stat, values in arrays.items()})
+        for stat in STATISTICS:
+            shape = open_array(self._group, f"statistics_tendencies_{name}_{stat}", self.path).shape
+            if shape != (len(self.variables),):
+                self._damaged(f"statistics_tendencies_{name}_{stat} has the shape {shape}")
+        return self._statistics(f"statistics_tendencies_{name}_")
 
     def index(self, date: np.datetime64 | str) -> int:
         """Index of a date.
@@ -271,35 +321,40 @@ class Store:
         values[self.missing[times]] = np.nan
         return values
 
-    def _stored(self, times: np.ndarray) -> np.ndarray:
+    def _stored(self, times: NDArray[np.int64]) -> NDArray[np.float32]:
         """All variables at some times, (time, variable, ensemble, cell)."""
-        if np.all(np.diff(times) == 1) and len(times) > self._data.chunks[0]:
-            return self._data[times[0] : times[-1] + 1]
-        if self._data.chunks[0] == 1:
-            return self._data.oindex[times]
-        numbers, rows = np.divmod(times, self._data.chunks[0])
-        return np.stack([self._chunk(number)[row] for number, row in zip(numbers, rows, strict=True)])
+        size = self._data.chunks[0]
+        if np.all(np.diff(times) == 1) and len(times) > size:
+            return self._decode(slice(int(times[0]), int(times[-1]) + 1))
+        if size == 1:
+            return self._decode(times)
+        numbers, rows = np.divmod(times, size)
+        return np.stack([self._chunk(int(number))[row] for number, row in zip(numbers, rows, strict=True)])
 
-    def _chunk(self, number: int) -> np.ndarray:
+    def _chunk(self, number: int) -> NDArray[np.float32]:
         """One chunk of dates. The last used are kept: training reads dates in random order."""
         if number in self._chunks:
             self._chunks.move_to_end(number)
             return self._chunks[number]
         size = self._data.chunks[0]
-        self._chunks[number] = self._data[number * size : (number + 1) * size]
+        self._chunks[number] = self._decode(slice(number * size, (number + 1) * size))
         while len(self._chunks) > 1 and sum(chunk.nbytes for chunk in self._chunks.values()) > CACHE_BYTES:
             self._chunks.popitem(last=False)
         return self._chunks[number]
+
+    def _decode(self, times: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        first, *_, last = (*self.dates[times], self.dates[times][-1])
+        where = f"from {show_date(first)} to {show_date(last)}"
+        with reading(f"the array 'data' of the store {self.path!r} {where}"):
+            return np.asarray(self._data.oindex[times], np.float32)
 
     def _check_present(self, times: np.ndarray, stored: np.ndarray) -> None:
         # Zarr reads an absent chunk as NaN; looking at the first cell finds the suspects for next to nothing.
         suspects = np.isnan(stored[..., 0]).all(axis=(1, 2)) & ~self.missing[times]
         for time in np.flatnonzero(suspects):
             if np.isnan(stored[time]).all():
-                raise ValueError(
-                    f"The store {self.path!r} was cut short: {show_date(self.dates[times[time]])} holds no "
-                    "data and is not declared missing. Create or copy the store again."
-                )
+                date = show_date(self.dates[times[time]])
+                self._damaged(f"{date} holds no data and is not declared missing")
 
     def _columns(self, variables: Sequence[str]) -> list[int]:
         unknown = [name for name in variables if name not in self.variables]

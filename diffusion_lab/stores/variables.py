@@ -35,7 +35,7 @@ class Variables:
         names = self.prognostic + self.forcing + self.diagnostic
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"each variable has one role, but {twice} have several")
+            raise ValueError(f"a variable has one role, but {', '.join(twice)} has several")
         if not self.prognostic:
             raise ValueError(
                 "there is no prognostic variable: nothing would carry a forecast from step to step"
@@ -50,7 +50,10 @@ class Variables:
         """
         unknown = [name for name in computed if name not in COMPUTED_FORCINGS]
         if unknown:
-            raise ValueError(f"cannot compute the forcings {unknown}; there are {sorted(COMPUTED_FORCINGS)}")
+            raise ValueError(
+                f"cannot compute the forcings {', '.join(unknown)}; the computed forcings are "
+                f"{', '.join(COMPUTED_FORCINGS)}"
+            )
 
         def having(role: str) -> tuple[str, ...]:
             return tuple(name for name in store.variables if store.roles[name] == role)

@@ -281,7 +281,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
         assert word in out
     assert "CUT SHORT" not in out
     (tmp_path / "s.zarr" / "data" / "0.0.0.0").unlink()
-    assert "1 chunks of data are not there" in run("inspect", str(tmp_path / "s.zarr"))
+    assert "1 chunks of data are missing" in run("inspect", str(tmp_path / "s.zarr"))
     assert "era5_wb2_64x32" in run("list") and "speedy" in run("list")
     with pytest.raises(ValueError, match="--start and --end go with 'speedy'"):
         run("create", str(file), str(tmp_path / "s.zarr"), "--start", "2001")

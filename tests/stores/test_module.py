@@ -50,11 +50,13 @@ def test_windows_hold_all_dates_of_a_sample(store):
 
 
 def test_steps_that_do_not_fit_are_refused(store):
-    with pytest.raises(ValueError, match="forecast step 9h is no multiple of the store's frequency 6h"):
+    with pytest.raises(ValueError, match="forecast step 9h is not a multiple of the frequency 6h"):
         forecast_starts(store, 9 * HOUR, 1, None)
-    with pytest.raises(ValueError, match="forecast step 3h is no multiple"):
+    with pytest.raises(ValueError, match="forecast step 3h is not a multiple"):
         forecast_starts(store, 3 * HOUR, 1, None)
-    message = r"no sample of 2 input states and a target 1d apart .* between 2030-01-01T00:00 and 2031-12-31"
+    message = (
+        r"no sample of 2 input states and a target, each 1d apart, .* between 2030-01-01T00:00 and 2031-12-31"
+    )
     with pytest.raises(ValueError, match=message):
         forecast_starts(store, 24 * HOUR, 2, ("2030", "2031"))
 

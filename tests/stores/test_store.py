@@ -57,7 +57,7 @@ def test_reads_no_more_than_it_must(path, fields):
         if chunk.name != "2.0.0.0":
             chunk.unlink()
     np.testing.assert_array_equal(store.read(slice(8, 12)), with_holes(fields)[8:12])
-    with pytest.raises(ValueError, match="cut short: 2024-01-04T00:00 holds no data"):
+    with pytest.raises(ValueError, match="cut short or is damaged: 2024-01-04T00:00 holds no data"):
         store.read(12)
     assert np.isnan(store.read(4)).all()
     assert store.lost_chunks() == 7
@@ -152,7 +152,7 @@ def test_crosses_to_a_worker_process(path, fields):
 
 
 def test_errors_name_what_is_wrong(path, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No zarr store at .*none\.zarr"):
+    with pytest.raises(FileNotFoundError, match=r"no zarr store at .*none\.zarr"):
         open_store(tmp_path / "none.zarr")
     zarr.open_group(tmp_path / "other.zarr", mode="w", zarr_format=2)
     with pytest.raises(ValueError, match="it lacks data, dates"):
@@ -161,5 +161,5 @@ def test_errors_name_what_is_wrong(path, tmp_path):
     group = zarr.open_group(shorter, mode="r+", zarr_format=2, use_consolidated=False)
     group["data"].resize((20, 3, 1, 12))
     zarr.consolidate_metadata(shorter, zarr_format=2)
-    with pytest.raises(ValueError, match=r"cut short.*\(20, 3, 1, 12\).*30 dates"):
+    with pytest.raises(ValueError, match=r"cut short.*\(20, 3, 1, 12\).*dates \(30,\)"):
         open_store(shorter)
