@@ -25,6 +25,7 @@ from diffusion_lab.inference.output import write_forecast
 from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, spread_out
 from diffusion_lab.stores.module import forecast_starts as possible_starts
+from diffusion_lab.stores.reading import check_group
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.verification import (
     run_protocol,
@@ -172,6 +173,8 @@ def run_verify(request: VerifyRequest) -> None:
         if request.data is None:
             raise ConfigError("verify forecast=FILE needs data=STORE, the truth")
         path, store, title = Path(request.forecast), open_store(store_path(request.data)), request.forecast
+        if path.suffix == ".zarr":
+            check_group(str(path))
         forecast = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
         scores, facts = score(forecast, store, progress=True), {"Forecast": request.forecast}
     Console().print(score_table(scores, title, shown_leads(scores)))

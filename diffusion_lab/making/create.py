@@ -75,17 +75,26 @@ class RecipeReader:
         wanted = [*recipe.variables.values(), *recipe.constants.values()]
         coordinates = recipe.coordinates.model_dump(exclude_none=True)
         sources = Sources(
-            recipe.source, {spec.variable for spec in wanted}, recipe.storage_options, coordinates
+            recipe.source,
+            {spec.variable for spec in wanted},
+            recipe.storage_options,
+            coordinates,
+            recipe.select,
         )
         self._grid = sources.grid
         fields = {name: sources.field(v.variable, v.level) for name, v in recipe.variables.items()}
         constants = {name: sources.field(v.variable, v.level) for name, v in recipe.constants.items()}
         undated = [name for name, field in fields.items() if not len(field.dates)]
         if undated:
-            file = fields[undated[0]].file
-            raise ValueError(f"{', '.join(undated)} have no dates in {file}; list them under constants.")
+            raise ValueError(
+                f"There is no time in {fields[undated[0]].file}: none of its coordinates holds dates. List "
+                f"{', '.join(undated)} under constants, if they are the same at all dates."
+            )
         missing = np.array([np.datetime64(date, "s") for date in recipe.dates.missing], "datetime64[s]")
         self.dates = _dates(recipe, fields, missing)
+        if not all(field.leap_days for field in fields.values()):
+            leap_days = np.char.find(self.dates.astype(str), "-02-29") >= 0
+            missing = np.union1d(missing, self.dates[leap_days])
         self._fields = [_Located.find(name, field, self.dates, missing) for name, field in fields.items()]
         self._forcings = recipe.forcings
         self._constants = [_constant(field) for field in constants.values()]

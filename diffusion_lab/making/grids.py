@@ -16,6 +16,8 @@ _UNITS = {
     "latitude": ("degrees_north", "degree_north", "degrees_n", "degree_n"),
     "longitude": ("degrees_east", "degree_east", "degrees_e", "degree_e"),
 }
+# What GRIB calls grids that are not made of cells, and how to convert them.
+_GRIB_GRIDS = {"sh": ("sh (spherical harmonics)", "cdo sp2gpl")}
 _SAME_PLACE = 1e-4  # degrees
 
 
@@ -115,6 +117,16 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
     ]
     named = [str(name) for name in dataset.variables if str(name).lower() in _NAMES[what]]
     found = described if len(described) == 1 else named
+    kinds = {
+        str(array.attrs["GRIB_gridType"]) for array in dataset.values() if "GRIB_gridType" in array.attrs
+    }
+    if not found and kinds:
+        kind = kinds.pop()
+        name, convert = _GRIB_GRIDS.get(kind, (kind, "cdo -setgridtype,regular"))
+        raise ValueError(
+            f"{file}: the fields are on the grid {name}, without latitudes and longitudes. Convert them to a "
+            f"latitude-longitude grid first, for example with {convert} IN OUT."
+        )
     if len(found) != 1:
         raise ValueError(
             f"{file}: cannot tell which coordinate is the {what} among "

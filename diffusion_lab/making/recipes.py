@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 import diffusion_lab
 from diffusion_lab.spelling import nearest
@@ -35,7 +36,7 @@ def _one_date(value: Any) -> str:
     except ValueError:
         date = np.datetime64("NaT")
     if np.isnat(date):
-        raise ValueError(f"{value!r} is no date; write 2020, 2020-01-31 or 2020-01-31T18:00")
+        raise ValueError(f"{value!r} is not a date; write 2020, 2020-01-31 or 2020-01-31T18:00")
     return text
 
 
@@ -44,6 +45,17 @@ def _one_forcing(name: str) -> str:
         raise ValueError(f"unknown forcing {name!r}{nearest(name, COMPUTED_FORCINGS)}")
     return name
 
+
+# Of the keys that a recipe must have.
+_EXAMPLES = {
+    "description": "description: Daily fields over Europe",
+    "source": "source: data/*.nc",
+    "statistics": "statistics: {start: 2000, end: 2014}",
+    "variables": "variables: {t2m: t2m, z500: {variable: z, level: 500}}",
+    "start": "start: 2000",
+    "end": "end: 2014",
+    "variable": "variable: t2m",
+}
 
 Date = Annotated[str, BeforeValidator(_one_date)]
 Lead = Annotated[str, AfterValidator(lead_name)]
@@ -142,6 +154,8 @@ class Recipe(_Strict):
         source: paths or globs (from the working directory) of netCDF, GRIB or zarr, or URLs of zarr.
         storage_options: options for the URL's file system, such as `{token: anon}`.
         coordinates: see `CoordinatesRecipe`.
+        select: values of coordinates other than time, level and place, such as `{number: 0}` for the first
+            member or `{step: 6h}` for a lead time.
         dates: see `DatesRecipe`.
         statistics: see `StatisticsRecipe`.
         variables: name in the store to `VariableRecipe`.
@@ -156,6 +170,7 @@ class Recipe(_Strict):
     source: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
     storage_options: dict[str, Any] = {}
     coordinates: CoordinatesRecipe = CoordinatesRecipe()
+    select: dict[str, float | str] = {}
     dates: DatesRecipe = DatesRecipe()
     statistics: StatisticsRecipe
     variables: dict[str, Annotated[VariableRecipe, BeforeValidator(_bare_name)]] = Field(min_length=1)
@@ -203,7 +218,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
     try:
         return parse_recipe(yaml.safe_load(file.read_text()))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no valid YAML: {error}") from error
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
     except ValueError as error:
         raise ValueError(f"{file}:\n{indent(str(error), '  ')}") from error
 
@@ -217,8 +232,12 @@ def parse_recipe(content: Any) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            place = ".".join(map(str, problem["loc"])) or "recipe"
-            lines.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
-        raise ValueError("\n".join(lines)) from None
+        raise ValueError("\n".join(map(_describe, error.errors()))) from None
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """A line on one wrong or absent key."""
+    place = ".".join(map(str, problem["loc"])) or "recipe"
+    if problem["type"] == "missing":
+        return f"{place} is missing; write for example {_EXAMPLES[str(problem['loc'][-1])]}"
+    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"

@@ -13,10 +13,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
+from diffusion_lab.making import dimensions
 from diffusion_lab.making.grids import Grid, check_distinct, find_grid
 from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import check_sorted, show_date
+from diffusion_lab.stores.reading import check_group
 
 # What a task reads at once where the file's own chunks do not say.
 _CHUNK_BYTES = 2 * 2**20
@@ -33,14 +36,16 @@ class Field:
         units: as the files say, or empty.
         long_name: as the files say, or empty.
         file: the first of its files, for messages.
+        leap_days: whether its calendar has 29 February.
     """
 
     name: str
     data: da.Array
-    dates: np.ndarray
+    dates: NDArray[np.datetime64]
     units: str
     long_name: str
     file: str
+    leap_days: bool
 
 
 class Sources:
@@ -51,6 +56,7 @@ class Sources:
         variables: those that are wanted, as the files call them.
         storage_options: options of the URLs' file system.
         coordinates: what the files call `time`, `latitude` and `longitude`, where it cannot be guessed.
+        select: values of other coordinates, such as `{number: 0}`; see `dimensions.select`.
 
     Attributes:
         files: all files, sorted within each pattern.
@@ -68,33 +74,47 @@ class Sources:
         variables: Collection[str],
         storage_options: Mapping[str, Any],
         coordinates: Mapping[str, str],
+        select: Mapping[str, float | str],
     ) -> None:
         self.files = [file for pattern in patterns for file in _expand(pattern)]
         self.available: set[str] = set()
-        self.grid: Grid | None = None
+        grid = None
         # Files with the same variables and levels continue one another in time.
-        self._series: dict[Any, list[tuple[str, xr.Dataset]]] = {}
+        series: dict[Any, list[tuple[str, xr.Dataset]]] = {}
+        left = dict(select)
         for file in self.files:
             for dataset in _open(file, storage_options):
                 self.available |= set(map(str, dataset.data_vars))
-                self._check_grid(dataset, file, coordinates)
+                grid = self._checked_grid(dataset, file, coordinates, grid)
                 wanted = dataset[[name for name in dataset.data_vars if name in variables]]
-                if wanted.data_vars:
-                    wanted = _with_time(wanted, file, coordinates.get("time"), self.grid)
-                    key = (frozenset(map(str, wanted.data_vars)), _levels(wanted, self.grid))
-                    self._series.setdefault(key, []).append((file, wanted))
-        self._joined = {key: _join(series) for key, series in self._series.items()}
+                selected = dimensions.select(wanted, select)
+                if selected is None or not selected.data_vars:
+                    continue
+                left = {name: value for name, value in left.items() if name not in _names(wanted)}
+                selected = _with_time(selected, file, coordinates.get("time"), grid)
+                key = (frozenset(map(str, selected.data_vars)), _levels(selected, grid))
+                series.setdefault(key, []).append((file, selected))
+        if grid is None:
+            raise ValueError(f"The sources {', '.join(patterns)} hold no fields.")
+        if left:
+            name, value = next(iter(left.items()))
+            raise ValueError(f"select: no file has the variables at {name} {value}.")
+        self.grid = grid
+        self._joined = {key: _join(files) for key, files in series.items()}
 
-    def _check_grid(self, dataset: xr.Dataset, file: str, coordinates: Mapping[str, str]) -> None:
+    def _checked_grid(
+        self, dataset: xr.Dataset, file: str, coordinates: Mapping[str, str], first: Grid | None
+    ) -> Grid:
         grid = find_grid(dataset, file, coordinates)
-        if self.grid is None:
+        if first is None:
             check_distinct(grid, file)
-            self.grid = grid
-        elif not grid.equals(self.grid):
+            return grid
+        if not grid.equals(first):
             raise ValueError(
-                f"The grids differ: {file} has {grid}, but {self.files[0]} has {self.grid}. "
+                f"The grids differ: {file} has {grid}, but {self.files[0]} has {first}. "
                 "Interpolate to one grid first, or make two stores."
             )
+        return first
 
     def field(self, variable: str, level: float | None) -> Field:
         """The field of a variable, at one level if it has any.
@@ -111,15 +131,19 @@ class Sources:
         found = []
         for key in holding:
             dataset, dates, file = self._joined[key]
-            array = _select_level(dataset[variable], level, self.grid, file)
+            array = dimensions.at_level(dataset[variable], level, ("time", *self.grid.dims), file)
             if array is not None:
                 found.append(self._flatten(name, array, dates, file))
         if len(found) > 1:
             files = " and ".join(field.file for field in found)
             raise ValueError(f"{name} is in several files that do not continue one another: {files}.")
         if not found:
-            levels = [dict(key[1]) for key in holding]
-            raise ValueError(f"{variable} has no level {level:g}; it has {levels}.")
+            known = {
+                f"{name} {', '.join(f'{v:g}' for v in values)}" for key in holding for name, values in key[1]
+            }
+            raise ValueError(
+                f"{variable} has no level {level:g}; it has {'; '.join(sorted(known)) or 'no levels at all'}."
+            )
         return found[0]
 
     def _flatten(self, name: str, array: xr.DataArray, dates: np.ndarray, file: str) -> Field:
@@ -136,6 +160,7 @@ class Sources:
             str(array.attrs.get("units", "")).replace("**", ""),
             str(array.attrs.get("long_name", "")),
             file,
+            leap_days=not leading or array["time"].attrs.get("calendar") != "noleap",
         )
 
 
@@ -150,19 +175,21 @@ def _expand(pattern: str) -> list[str]:
 
 def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
     """The datasets in a file: one, or several in GRIB."""
+    if "://" in file or os.path.isdir(file):
+        check_group(file, storage_options if "://" in file else None)
     try:
         if file.lower().endswith((".grib", ".grb", ".grib2", ".grb2")):
             return _open_grib(file)
         if "://" in file or os.path.isdir(file):
             options = {"storage_options": dict(storage_options)} if "://" in file else {}
-            return [xr.open_dataset(file, engine="zarr", chunks=None, **options)]
-        return [xr.open_dataset(file, chunks=None)]
+            return [xr.open_dataset(file, engine="zarr", decode_timedelta=True, **options)]
+        return [xr.open_dataset(file, decode_timedelta=True)]
     except ImportError as error:
         raise ValueError(f"Reading {file} needs another package: {error}") from error
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"Cannot read {file}; is it cut short, or no netCDF, GRIB or zarr? ({why})"
+            f"Cannot read {file}; is it cut short, or not netCDF, GRIB or zarr? ({why})"
         ) from error
 
 
@@ -182,23 +209,60 @@ def _with_time(dataset: xr.Dataset, file: str, time: str | None, grid: Grid) -> 
     time = time or _time_name(dataset, file)
     if time is None:
         return dataset.chunk()
-    if time not in dataset.coords or dataset[time].dtype.kind != "M":
-        about = f"of type {dataset[time].dtype}" if time in dataset.variables else "not in the file"
-        raise ValueError(
-            f"{file}: {time} cannot be understood as dates ({about}). Give it CF units such as 'hours since "
-            "1900-01-01' and a standard calendar."
-        )
-    if time != "time":
-        dataset = dataset.drop_vars("time", errors="ignore").rename({time: "time"})
-    if dataset["time"].ndim == 0:
+    if time not in dataset.variables:
+        raise ValueError(f"{file}: there is no {time!r}, which the recipe takes for the time.")
+    dates = _real_dates(dataset[time], file)
+    along = str(dataset[time].dims[0]) if dataset[time].ndim == 1 else "time"
+    first = next(iter(dataset.data_vars.values()))
+    if dataset[time].ndim > 1 or (along != "time" and "time" in dataset.dims):
+        other = next(dim for dim in map(str, first.dims) if dim not in (time, *grid.dims))
+        raise ValueError(dimensions.unexpected(first, other, file))
+    dataset = dataset.drop_vars([name for name in {time, along, "time"} if name in dataset.coords])
+    if along in dataset.dims:
+        dataset = dataset.rename_dims({} if along == "time" else {along: "time"})
+    else:
         dataset = dataset.expand_dims("time")
+    dataset = dataset.assign_coords(time=dates)
     for name, array in dataset.data_vars.items():
         dataset[name] = array.chunk(_chunks(array, grid))
     return dataset
 
 
+def _real_dates(coordinate: xr.DataArray, file: str) -> xr.Variable:
+    """Dates as datetime64 (time,); the attribute `calendar` is `noleap` if 29 February is left out.
+
+    Raises:
+        ValueError: if they are not dates, or their calendar has dates that do not exist.
+    """
+    values = np.atleast_1d(coordinate.values)
+    if values.dtype.kind == "M":
+        return xr.Variable("time", values)
+    calendar = getattr(values.flat[0], "calendar", None) if values.size else None
+    if calendar is None:
+        raise ValueError(
+            f"{file}: {coordinate.name} cannot be understood as dates (of type {coordinate.dtype}). "
+            "Give it CF units such as 'hours since 1900-01-01' and a standard calendar."
+        )
+    leap_days = calendar not in ("noleap", "365_day")
+    if leap_days and calendar not in ("standard", "gregorian", "proleptic_gregorian"):
+        raise ValueError(
+            f"{file}: {coordinate.name} is in the calendar {calendar}, some of whose dates do not exist. "
+            "Convert the file first, with xarray: dataset.convert_calendar('standard', align_on='year')."
+        )
+    dates = np.array([date.isoformat() for date in values.flat], "datetime64[s]")
+    return xr.Variable("time", dates, {} if leap_days else {"calendar": "noleap"})
+
+
+def _has_dates(coordinate: xr.DataArray) -> bool:
+    first = coordinate.values.flat[0] if coordinate.size else None
+    return coordinate.dtype.kind == "M" or hasattr(first, "calendar")
+
+
 def _time_name(dataset: xr.Dataset, file: str) -> str | None:
-    dated = [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset[dim].dtype.kind == "M"]
+    # The time of a forecast's fields, beside the time at which it was started.
+    if "valid_time" in dataset.coords and dataset["valid_time"].ndim < 2:
+        return "valid_time"
+    dated = [str(dim) for dim in dataset.dims if dim in dataset.coords and _has_dates(dataset[dim])]
     if len(dated) > 1:
         raise ValueError(
             f"{file}: several dimensions have dates, {', '.join(dated)}. Say in the recipe which is the time "
@@ -206,8 +270,11 @@ def _time_name(dataset: xr.Dataset, file: str) -> str | None:
         )
     if dated:
         return dated[0]
-    usual = [name for name in ("valid_time", "time") if name in dataset.dims or name in dataset.coords]
-    return usual[0] if usual else None
+    return "time" if "time" in dataset.dims or "time" in dataset.coords else None
+
+
+def _names(dataset: xr.Dataset) -> set[str]:
+    return {str(name) for name in (*dataset.coords, *dataset.dims)}
 
 
 def _chunks(array: xr.DataArray, grid: Grid) -> dict[str, int]:
@@ -232,29 +299,6 @@ def _levels(dataset: xr.Dataset, grid: Grid) -> tuple[tuple[str, tuple[float, ..
         if coordinate.dtype.kind in "iuf" and not places & set(map(str, coordinate.dims))
         if coordinate.dims == (name,) or coordinate.ndim == 0
     )
-
-
-def _select_level(array: xr.DataArray, level: float | None, grid: Grid, file: str) -> xr.DataArray | None:
-    """The variable at a level, with no dimensions but time and place; None if it is not at that level."""
-    extra = [dim for dim in array.dims if dim not in ("time", *grid.dims)]
-    for dim in [dim for dim in extra if array.sizes[dim] > 1]:
-        values = array[dim].values
-        if level is None:
-            raise ValueError(
-                f"{file}: {array.name} has {len(values)} values of {dim}: {', '.join(map(str, values))}. Say "
-                f"which: {array.name}: {{variable: {array.name}, level: {values[0]}}}."
-            )
-        at = np.flatnonzero(np.isclose(values.astype(float), level))
-        if len(at) == 0:
-            return None
-        return _select_level(array.isel({dim: int(at[0])}), None, grid, file)
-    if level is not None:
-        scalars = [
-            float(c.values.item()) for c in array.coords.values() if c.size == 1 and c.dtype.kind in "iuf"
-        ]
-        if not np.isclose(scalars, level).any():
-            return None
-    return array.squeeze(extra)
 
 
 def _join(series: list[tuple[str, xr.Dataset]]) -> tuple[xr.Dataset, np.ndarray, str]:

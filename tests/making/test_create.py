@@ -203,9 +203,9 @@ BAD = {
         lambda s: s.assign_coords(time=("time", np.arange(40), {"units": "month"})),
         r"a\.nc: time cannot be understood as dates",
     ),
-    "no leap years": (
-        lambda s: s.convert_calendar("noleap", use_cftime=True),
-        r"a\.nc: time cannot be understood as dates",
+    "months of 30 days": (
+        lambda s: s.convert_calendar("360_day", align_on="date", use_cftime=True),
+        r"a\.nc: time is in the calendar 360_day, .*convert_calendar",
     ),
     "scaled": (lambda s: shifted(s, latitude=500), r"a\.nc: latitude runs to 560; latitudes end at 90"),
 }
