@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -113,7 +114,7 @@ def save_release(
     longitudes: np.ndarray,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a release checkpoint.
+    """Write a release checkpoint, which has its name once it is complete.
 
     Args:
         path: ends in ".safetensors".
@@ -130,7 +131,9 @@ def save_release(
     }
     tensors["latitudes"] = torch.from_numpy(np.asarray(latitudes, np.float64))
     tensors["longitudes"] = torch.from_numpy(np.asarray(longitudes, np.float64))
-    save_file(tensors, path, {"diffusion_lab": release.model_dump_json()})
+    partial = f"{path}.partial"
+    save_file(tensors, partial, {"diffusion_lab": release.model_dump_json()})
+    os.replace(partial, path)
 
 
 def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, np.ndarray, np.ndarray]:

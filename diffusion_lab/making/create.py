@@ -19,9 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from diffusion_lab.making.metadata import StoreMetadata, Variable
 from diffusion_lab.making.recipes import Recipe
 from diffusion_lab.making.sources import Field, Sources
-from diffusion_lab.making.writer import StoreMetadata, StoreWriter, Variable
+from diffusion_lab.making.writer import StoreWriter
 from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, show_date
 from diffusion_lab.stores.forcings import CONSTANT_FORCINGS, compute_forcing
 from diffusion_lab.stores.store import Store

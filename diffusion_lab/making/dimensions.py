@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _VERTICAL = re.compile(r"lev|plev|isobaric|pressure|height|depth|altitude|hybrid", re.IGNORECASE)
 
 
-def select(dataset: xr.Dataset, wanted: Mapping[str, float | str]) -> xr.Dataset | None:
+def select_values(dataset: xr.Dataset, wanted: Mapping[str, float | str]) -> xr.Dataset | None:
     """The part of a file at some values of its coordinates.
 
     Args:

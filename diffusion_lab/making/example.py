@@ -8,6 +8,8 @@ The statistics stay those of the training years.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import uuid
 from os import PathLike, fspath
@@ -50,7 +52,8 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
         raise ValueError(f"{store.path!r} has no date from {start} to {end}.")
     source = zarr.open_group(store.path, mode="r")
     scale = 1 / min(source.attrs["rounded_to_multiples_of"].values())
-    target = zarr.open_group(fspath(path), mode="w", zarr_format=2)
+    partial = f"{fspath(path)}.partial"
+    target = zarr.open_group(partial, mode="w", zarr_format=2)
     shape = (len(chosen), *source["data"].shape[1:])
     # All chunks are full: the padding of a last one, NaN, would not become an integer.
     size = next(count for count in range(LARGEST_CHUNK, 0, -1) if len(chosen) % count == 0)
@@ -71,7 +74,7 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
         data[block] = fields
         if not np.array_equal(data[block], fields):
             raise ValueError(
-                f"{store.path!r} holds values that are no multiples of {1 / scale}, or too large."
+                f"{store.path!r} holds values that are not multiples of {1 / scale}, or are too large."
             )
     for name, array in source.arrays():
         if name != "data":
@@ -84,7 +87,9 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
         | {"start_date": dates[0], "end_date": dates[1], "shape": list(shape), "chunks": list(chunks)}
         | {"uuid": str(uuid.uuid5(uuid.UUID(source.attrs["uuid"]), " ".join(dates)))}
     )
-    zarr.consolidate_metadata(fspath(path), zarr_format=2)
+    zarr.consolidate_metadata(partial, zarr_format=2)
+    shutil.rmtree(path, ignore_errors=True)
+    os.rename(partial, path)
     return open_store(path)
 
 

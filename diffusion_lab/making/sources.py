@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diffusion_lab.making import dimensions
+from diffusion_lab.making.dimensions import at_level, select_values, unexpected
 from diffusion_lab.making.grids import Grid, check_distinct, find_grid
 from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import check_sorted, show_date
@@ -56,7 +56,7 @@ class Sources:
         variables: those that are wanted, as the files call them.
         storage_options: options of the URLs' file system.
         coordinates: what the files call `time`, `latitude` and `longitude`, where it cannot be guessed.
-        select: values of other coordinates, such as `{number: 0}`; see `dimensions.select`.
+        select: values of other coordinates, such as `{number: 0}`; see `dimensions.select_values`.
 
     Attributes:
         files: all files, sorted within each pattern.
@@ -87,7 +87,7 @@ class Sources:
                 self.available |= set(map(str, dataset.data_vars))
                 grid = self._checked_grid(dataset, file, coordinates, grid)
                 wanted = dataset[[name for name in dataset.data_vars if name in variables]]
-                selected = dimensions.select(wanted, select)
+                selected = select_values(wanted, select)
                 if selected is None or not selected.data_vars:
                     continue
                 left = {name: value for name, value in left.items() if name not in _names(wanted)}
@@ -131,7 +131,7 @@ class Sources:
         found = []
         for key in holding:
             dataset, dates, file = self._joined[key]
-            array = dimensions.at_level(dataset[variable], level, ("time", *self.grid.dims), file)
+            array = at_level(dataset[variable], level, ("time", *self.grid.dims), file)
             if array is not None:
                 found.append(self._flatten(name, array, dates, file))
         if len(found) > 1:
@@ -216,7 +216,7 @@ def _with_time(dataset: xr.Dataset, file: str, time: str | None, grid: Grid) -> 
     first = next(iter(dataset.data_vars.values()))
     if dataset[time].ndim > 1 or (along != "time" and "time" in dataset.dims):
         other = next(dim for dim in map(str, first.dims) if dim not in (time, *grid.dims))
-        raise ValueError(dimensions.unexpected(first, other, file))
+        raise ValueError(unexpected(first, other, file))
     dataset = dataset.drop_vars([name for name in {time, along, "time"} if name in dataset.coords])
     if along in dataset.dims:
         dataset = dataset.rename_dims({} if along == "time" else {along: "time"})

@@ -1,7 +1,9 @@
 """Writing a store: zarr v2 in the layout of anemoi-datasets, block by block, resuming where it stopped.
 
+The store is written as `NAME.partial` and renamed once it is complete.
+
 The same metadata and the same fields give the same bytes, whether or not the work was interrupted: nothing
-that is stored depends on the clock, and a block counts as done only when its one small note, written
+that is stored depends on the clock, and a block counts as done only once a small note, which is written
 atomically after its data, says so.
 """
 
@@ -11,11 +13,10 @@ import base64
 import hashlib
 import json
 import math
-import platform
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
@@ -24,75 +25,22 @@ import numcodecs
 import numpy as np
 import zarr
 
-import diffusion_lab
-from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, period, show_date
+from diffusion_lab.making.metadata import (
+    StoreMetadata,
+    check_metadata,
+    missing_mask,
+    store_attributes,
+    tendency_steps,
+)
+from diffusion_lab.stores.dates import period, show_date
 from diffusion_lab.stores.statistics import STATISTICS, StatisticsCollector
-from diffusion_lab.stores.store import ROLES, Role, Store, open_store
+from diffusion_lab.stores.store import Store, open_store
 
-# The version of anemoi-datasets' layout that is written.
-LAYOUT_VERSION = "0.22"
 _BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
 # Zarr writes a file under such a name and renames it once it is complete.
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _GROUP_FILE = re.compile(rf"/\.z(group|attrs)({_UNFINISHED.pattern})?")
-
-
-@dataclass(frozen=True)
-class Variable:
-    """What a store says of a variable.
-
-    Attributes:
-        name: its name, such as `z500`.
-        units: its units, such as `m2 s-2`.
-        role: forcing (input only), prognostic (both) or diagnostic (output only).
-        long_name: its name in words.
-        constant_in_time: the same field at all dates.
-        computed_forcing: computed from date and place alone.
-        allow_nan: NaN may stand in it (sea-surface temperature over land).
-    """
-
-    name: str
-    units: str
-    role: Role = "prognostic"
-    long_name: str = ""
-    constant_in_time: bool = False
-    computed_forcing: bool = False
-    allow_nan: bool = False
-
-    def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise ValueError(f"{self.name}: unknown role {self.role!r}; a role is one of {', '.join(ROLES)}.")
-
-
-@dataclass(frozen=True)
-class StoreMetadata:
-    """All of a store but its fields.
-
-    Attributes:
-        variables: the variables, in the order of the data.
-        dates: (time,) datetime64, evenly spaced, missing dates included.
-        latitudes, longitudes: (cell,) degrees.
-        field_shape: shape of a field before it was flattened to cells.
-        resolution: name of the grid, such as `5.625` (degrees) or `N16` (Gaussian).
-        statistics_window: start and end of the dates that count in the statistics, the training period; an
-            end such as `2024` or `2024-12-31` includes all of that year or day.
-        tendency_leads: leads of the tendency statistics; by default the frequency and those of 6 h, 12 h and
-            1 d that are multiples of it.
-        missing_dates: those of `dates` that have no data.
-        attributes: further zarr attributes, such as `description`, `licence`, `attribution`, `recipe`.
-    """
-
-    variables: Sequence[Variable]
-    dates: np.ndarray
-    latitudes: np.ndarray
-    longitudes: np.ndarray
-    field_shape: tuple[int, ...]
-    resolution: str
-    statistics_window: tuple[np.datetime64 | str, np.datetime64 | str]
-    tendency_leads: Sequence[str] | None = None
-    missing_dates: Iterable[np.datetime64 | str] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StoreWriter:
@@ -105,7 +53,7 @@ class StoreWriter:
     store = writer.close()
     ```
 
-    A writer for the same path and metadata goes on where an interrupted one stopped.
+    A writer for the same path and metadata resumes where an interrupted one stopped.
 
     Args:
         path: local path or fsspec URL of the store.
@@ -127,19 +75,20 @@ class StoreWriter:
         compressor: numcodecs.abc.Codec | None = None,
     ) -> None:
         self.path = fspath(path).removeprefix("file://")
+        self._partial = f"{self.path.rstrip('/')}.partial"
         self.metadata = metadata
         self._dates = np.asarray(metadata.dates).astype("datetime64[s]")
-        self._missing = _missing_mask(metadata, self._dates)
-        leads = _tendency_steps(metadata, self._dates)
+        self._missing = missing_mask(metadata, self._dates)
+        leads = tendency_steps(metadata, self._dates)
         first, last = period(*metadata.statistics_window)
         in_window = (self._dates >= first) & (self._dates <= last)
-        _check(metadata, in_window)
+        check_metadata(metadata, in_window)
         self._statistics = StatisticsCollector(len(metadata.variables), in_window, leads)
         self._shape = (len(self._dates), len(metadata.variables), 1, len(metadata.latitudes))
         chunk_times = chunk_times or max(1, _CHUNK_BYTES // (4 * math.prod(self._shape[1:])))
         self._chunks = (min(chunk_times, len(self._dates)), *self._shape[1:])
         self._compressor = compressor or numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
-        attributes = _attributes(metadata, self._dates, self._missing, in_window)
+        attributes = store_attributes(metadata, self._dates, self._missing, in_window)
         attributes |= {"shape": list(self._shape), "chunks": list(self._chunks)}
         self._final_attributes = attributes | {"uuid": self._identity(attributes)}
         self._group, self._done = self._open()
@@ -152,37 +101,37 @@ class StoreWriter:
 
     def _open(self) -> tuple[zarr.Group, int]:
         """The group and the number of dates in it that are done."""
-        files, root = fsspec.core.url_to_fs(self.path)
+        files, finished = fsspec.core.url_to_fs(self.path)
+        if files.exists(finished):
+            self._check_own(self.path, _attributes_at(self.path))
+            return zarr.open_group(self.path, mode="r", zarr_format=2), len(self._dates)
+        files, root = fsspec.core.url_to_fs(self._partial)
         found = files.find(root)
-        attributes = self._stored_attributes()
+        attributes = _attributes_at(self._partial)
         note = attributes.get("_build", attributes)
         # Killed before it had a name of its own, a store is a group without attributes and nothing else.
         nameless = not attributes and all(_GROUP_FILE.fullmatch(name.removeprefix(root)) for name in found)
-        if not nameless and note.get("uuid") != self._final_attributes["uuid"]:
-            raise FileExistsError(
-                f"{self.path!r} exists and is not of this recipe and its sources. "
-                "Remove it or take another name."
-            )
+        if not nameless:
+            self._check_own(self._partial, note)
         for name in found:
             if _UNFINISHED.search(name):
                 files.rm(name)
         if not attributes or ("_build" in attributes and "done" not in note):
             return self._begin(), 0
-        group = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
+        group = zarr.open_group(self._partial, mode="r+", zarr_format=2, use_consolidated=False)
         return group, self._resume(group, note) if "_build" in attributes else len(self._dates)
 
-    def _stored_attributes(self) -> dict[str, Any]:
-        """The attributes of the group at the path, empty if there is none."""
-        try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=2, use_consolidated=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return dict(group.attrs)
+    def _check_own(self, path: str, attributes: Mapping[str, Any]) -> None:
+        if attributes.get("uuid") != self._final_attributes["uuid"]:
+            raise FileExistsError(
+                f"{path!r} exists and was not made from this recipe and its sources. "
+                "Remove it, or choose another name."
+            )
 
     def _begin(self) -> zarr.Group:
         """Lay out the arrays; as long as the note does not say `done`, this is done afresh."""
         metadata = self.metadata
-        group = zarr.open_group(self.path, mode="a", zarr_format=2)
+        group = zarr.open_group(self._partial, mode="a", zarr_format=2)
         group.attrs.put({"_build": {"uuid": self._final_attributes["uuid"]}})
         data = group.create_array(
             "data",
@@ -246,10 +195,11 @@ class StoreWriter:
             values = np.array(values, np.float32)
         values[self._missing[block]] = np.nan
         self._check_values(block, values)
-        self._group["data"][block] = values[:, :, np.newaxis]
-        self._statistics.update(block.start, values)
+        with self._writing(f"the dates from {show_date(self._dates[block.start])} on"):
+            self._group["data"][block] = values[:, :, np.newaxis]
+            self._statistics.update(block.start, values)
+            self._save(self._group, block.stop)
         self._done = block.stop
-        self._save(self._group, self._done)
 
     def _check_values(self, block: slice, values: np.ndarray) -> None:
         for column, variable in enumerate(self.metadata.variables):
@@ -272,16 +222,33 @@ class StoreWriter:
         """
         if self._done < len(self._dates):
             raise ValueError(f"{self.path!r}: dates are still to be written from index {self._done} on.")
-        if "_build" in self._group.attrs:
-            statistics, tendencies = self._statistics.result()
-            for name in STATISTICS:
-                self._put(self._group, name, getattr(statistics, name), "variable")
-                for lead, tendency in tendencies.items():
-                    array = f"statistics_tendencies_{lead}_{name}"
-                    self._put(self._group, array, getattr(tendency, name), "variable")
-            self._group.attrs.put(self._final_attributes)
-        zarr.consolidate_metadata(self.path, zarr_format=2)
+        if self._group.read_only:  # it was complete already
+            return open_store(self.path)
+        with self._writing("the statistics and the attributes"):
+            if "_build" in self._group.attrs:
+                statistics, tendencies = self._statistics.result()
+                for name in STATISTICS:
+                    self._put(self._group, name, getattr(statistics, name), "variable")
+                    for lead, tendency in tendencies.items():
+                        array = f"statistics_tendencies_{lead}_{name}"
+                        self._put(self._group, array, getattr(tendency, name), "variable")
+                self._group.attrs.put(self._final_attributes)
+            zarr.consolidate_metadata(self._partial, zarr_format=2)
+            files, partial = fsspec.core.url_to_fs(self._partial)
+            files.mv(partial, fsspec.core.url_to_fs(self.path)[1], recursive=True)
         return open_store(self.path)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say what was not written, and what is kept, where the disk is full or out of reach."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror or error}: {what} of {self.path!r} could not be written. What was "
+                f"written before is kept in {self._partial!r}; the same command resumes from there",
+            ) from error
 
 
 def create_store(
@@ -313,82 +280,10 @@ def create_store(
     return writer.close()
 
 
-def _missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
-    missing = np.array(list(metadata.missing_dates), "datetime64[s]")
-    strangers = missing[~np.isin(missing, dates)]
-    if len(strangers):
-        raise ValueError(
-            f"The missing date {show_date(strangers[0])} is none of the store's dates, which run from "
-            f"{show_date(dates[0])} to {show_date(dates[-1])}."
-        )
-    return np.isin(dates, missing)
-
-
-def _tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]:
-    """Each tendency lead and its number of steps, shortest first."""
-    frequency = even_frequency(dates, "the store to be written")
-    leads = metadata.tendency_leads
-    if leads is None:
-        usual = (lead_timedelta(lead) for lead in ("6h", "12h", "1d"))
-        leads = [lead_name(frequency), *(lead_name(lead) for lead in usual if not lead % frequency)]
-    odd = [lead for lead in leads if lead_timedelta(lead) % frequency]
-    if odd:
-        raise ValueError(f"Tendency leads {odd} are no multiples of the frequency {lead_name(frequency)}.")
-    steps = {lead_name(lead): int(lead_timedelta(lead) // frequency) for lead in leads}
-    return dict(sorted(steps.items(), key=lambda item: item[1]))
-
-
-def _check(metadata: StoreMetadata, in_window: np.ndarray) -> None:
-    names = [variable.name for variable in metadata.variables]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"Variables must have different names and be at least one: {names}.")
-    cells = len(metadata.latitudes)
-    if len(metadata.longitudes) != cells or np.prod(metadata.field_shape) != cells:
-        raise ValueError(
-            f"{cells} latitudes, {len(metadata.longitudes)} longitudes and the field shape "
-            f"{tuple(metadata.field_shape)} are not of one grid."
-        )
-    if not in_window.any():
-        raise ValueError(
-            f"No date lies in the statistics window {metadata.statistics_window[0]} to "
-            f"{metadata.statistics_window[1]}."
-        )
-
-
-def _attributes(
-    metadata: StoreMetadata, dates: np.ndarray, missing: np.ndarray, in_window: np.ndarray
-) -> dict[str, Any]:
-    """The attributes of the finished store, as anemoi-datasets names them; `roles` is ours."""
-    about = {}
-    for variable in metadata.variables:
-        about[variable.name] = {"units": variable.units, "long_name": variable.long_name or variable.name}
-        for flag in ("constant_in_time", "computed_forcing"):
-            if getattr(variable, flag):
-                about[variable.name][flag] = True
-    return {
-        "version": LAYOUT_VERSION,
-        "dimensions": ["dates", "variables", "ensembles", "values"],
-        "variables": [variable.name for variable in metadata.variables],
-        "variables_metadata": about,
-        "roles": {variable.name: variable.role for variable in metadata.variables},
-        "constant_fields": sorted(
-            variable.name for variable in metadata.variables if variable.constant_in_time
-        ),
-        "allow_nans": [variable.name for variable in metadata.variables if variable.allow_nan],
-        "resolution": metadata.resolution,
-        "field_shape": list(metadata.field_shape),
-        "dtype": "float32",
-        "frequency": lead_name(even_frequency(dates, "the store to be written")),
-        "start_date": str(dates[0]),
-        "end_date": str(dates[-1]),
-        "missing_dates": [str(date) for date in dates[missing]],
-        "statistics_start_date": str(dates[in_window][0]),
-        "statistics_end_date": str(dates[in_window][-1]),
-        "provenance": {
-            "diffusion_lab": diffusion_lab.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "zarr": zarr.__version__,
-        },
-        **metadata.attributes,
-    }
+def _attributes_at(path: str) -> dict[str, Any]:
+    """The attributes of the group at a path, empty if there is none."""
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=2, use_consolidated=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return dict(group.attrs)

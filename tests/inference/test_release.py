@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from diffusion_lab.inference import load_forecaster, load_release, save_release
 from diffusion_lab.inference.release import describe_variables
+from diffusion_lab.stores.attributes import StoreAttributes
 from diffusion_lab.stores.variables import Variables
 
 
@@ -82,7 +83,8 @@ def test_the_document_says_what_is_needed(loaded, toy_store):
 
 def test_units_are_those_of_the_store_and_unknown_where_it_says_none(toy_store, monkeypatch):
     about = {"t850": {"units": "K"}, "msl": {"long_name": "pressure"}}
-    monkeypatch.setitem(toy_store.attributes, "variables_metadata", about)
+    attributes = StoreAttributes.model_validate(toy_store.attributes | {"variables_metadata": about})
+    monkeypatch.setattr(toy_store, "_about", attributes)
     variables = Variables(["t850", "msl"], ["insolation"])
     described = describe_variables(variables, torch.zeros(3), torch.ones(3), toy_store)
     assert [v.units for v in described] == ["K", "", "1"]  # a computed forcing has none

@@ -31,9 +31,9 @@ def test_bare_names_stand_for_variables():
         ),
         ({"variables": {}}, "variables: .*at least 1"),
         ({"forcings": ["cos_lat"]}, r"forcings\.0: unknown forcing 'cos_lat'; did you mean 'cos_latitude'"),
-        ({"dates": {"start": "yesterday"}}, r"dates\.start: 'yesterday' is no date; write 2020"),
+        ({"dates": {"start": "yesterday"}}, r"dates\.start: 'yesterday' is not a date; write 2020"),
         ({"dates": {"frequency": "daily"}}, r"dates\.frequency: Cannot read the length of time 'daily'"),
-        ({"statistics": {"start": 2000}}, r"statistics\.end: Field required"),
+        ({"statistics": {"start": 2000}}, r"statistics\.end is missing; write for example end: 2014"),
         ({"constants": {"t2m": "x"}}, "more than one variable is called t2m"),
         ({"dates_per_chunk": 0}, "dates_per_chunk: .*greater than or equal to 1"),
     ],
@@ -71,10 +71,12 @@ def test_file_is_named(tmp_path):
         load_recipe("era6")
     file = tmp_path / "r.yaml"
     file.write_text("a: [1")
-    with pytest.raises(ValueError, match=r"r\.yaml is no valid YAML"):
+    with pytest.raises(ValueError, match=r"r\.yaml is not valid YAML"):
         load_recipe(file)
     file.write_text("description: d")
-    with pytest.raises(ValueError, match=r"r\.yaml:\n  source: Field required"):
+    with pytest.raises(
+        ValueError, match=r"r\.yaml:\n  source is missing; write for example source: data/\*\.nc"
+    ):
         load_recipe(file)
     file.write_text("just words")
     with pytest.raises(ValueError, match=r"r\.yaml:\n  recipe: Input should be"):

@@ -1,3 +1,4 @@
+import errno
 import filecmp
 import os
 import signal
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffusion_lab.making import StoreWriter, Variable, create_store
 from diffusion_lab.making import writer as writer_module
-from diffusion_lab.making.writer import StoreWriter, Variable, create_store
 from diffusion_lab.stores.store import open_store
 
 
@@ -23,8 +24,9 @@ def assert_same_files(one, other):
 
 def test_an_unfinished_store_does_not_open(tmp_path, metadata):
     StoreWriter(tmp_path / "s.zarr", metadata)
+    assert not (tmp_path / "s.zarr").exists()
     with pytest.raises(ValueError, match=r"not finished.*resume"):
-        open_store(tmp_path / "s.zarr")
+        open_store(tmp_path / "s.zarr.partial")
 
 
 def test_finished_store_is_left_alone(tmp_path, metadata, fields):
@@ -40,7 +42,7 @@ def test_finished_store_is_left_alone(tmp_path, metadata, fields):
 def test_does_not_overwrite_anything_else(tmp_path, metadata, fields):
     path = tmp_path / "s.zarr"
     create_store(path, metadata, lambda block: fields[block])
-    with pytest.raises(FileExistsError, match=r"s\.zarr.*not of this recipe"):
+    with pytest.raises(FileExistsError, match=r"s\.zarr.*not made from this recipe"):
         StoreWriter(path, replace(metadata, resolution="other"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("precious")
@@ -70,24 +72,46 @@ UNFINISHED = "0123456789abcdef0123456789abcdef.partial"
     "names", [[f".zgroup.{UNFINISHED}"], [".zgroup", ".zattrs", f".zattrs.{UNFINISHED}"]]
 )
 def test_killed_before_it_had_a_name_it_begins_afresh(tmp_path, metadata, names):
-    path = tmp_path / "s.zarr"
+    path = tmp_path / "s.zarr.partial"
     path.mkdir()
     contents = {".zgroup": '{"zarr_format": 2}', ".zattrs": "{}"}
     for name in names:
         (path / name).write_text(contents.get(name, "half a fi"))
-    assert StoreWriter(path, metadata).remaining()[0].start == 0
+    assert StoreWriter(tmp_path / "s.zarr", metadata).remaining()[0].start == 0
     assert not list(path.rglob("*.partial"))
 
 
-def test_what_an_interrupted_write_left_is_removed_from_its_own_store(tmp_path, metadata, fields):
-    path = tmp_path / "s.zarr"
-    create_store(path, metadata, lambda block: fields[block])
+def test_what_an_interrupted_write_left_is_removed_from_its_own_store(tmp_path, metadata):
+    path = tmp_path / "s.zarr.partial"
+    StoreWriter(tmp_path / "s.zarr", metadata)
     left, theirs = path / "data" / f"0.0.0.{UNFINISHED}", path / "notes.partial"
     left.write_text("half a chunk")
     theirs.write_text("precious")
-    StoreWriter(path, metadata)
+    StoreWriter(tmp_path / "s.zarr", metadata)
     assert not left.exists()
     assert theirs.read_text() == "precious"
+
+
+def test_a_full_disk_names_the_store_and_what_is_kept(tmp_path, metadata, fields, monkeypatch):
+    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", 2500)
+    path = tmp_path / "s.zarr"
+    writer = StoreWriter(path, metadata, chunk_times=4)
+    first, second = writer.remaining()
+    writer.write(first, fields[first])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.Array.__setitem__", full)
+        with pytest.raises(
+            OSError, match=r"No space left .* dates from 2024-01-05T00:00 on of .*s\.zarr'.*kept"
+        ):
+            writer.write(second, fields[second])
+    again = StoreWriter(path, metadata, chunk_times=4)
+    assert again.remaining() == [second]
+    again.write(second, fields[second])
+    np.testing.assert_array_equal(again.close().read(29)[0, :, 0], fields[29])
 
 
 @pytest.mark.parametrize(
@@ -116,8 +140,8 @@ def test_nan_where_it_is_allowed(tmp_path, metadata, fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"missing_dates": ["2024-01-01T01"]}, "missing date 2024-01-01T01:00 is none of"),
-        ({"tendency_leads": ["9h"]}, r"\['9h'\] are no multiples of the frequency 6h"),
+        ({"missing_dates": ["2024-01-01T01"]}, "missing date 2024-01-01T01:00 is not one of"),
+        ({"tendency_leads": ["9h"]}, r"leads 9h are not multiples of the frequency 6h"),
         ({"statistics_window": ("1999", "2000")}, "No date lies in the statistics window 1999 to 2000"),
         ({"field_shape": (4, 4)}, r"12 latitudes.*\(4, 4\)"),
         ({"variables": [Variable("t", "K"), Variable("t", "K")]}, "different names"),
@@ -151,7 +175,7 @@ SLOW_WRITER = """
     import sys, time
     import numpy as np
     from diffusion_lab.making import writer
-    from diffusion_lab.making.writer import StoreMetadata, Variable, create_store
+    from diffusion_lab.making import StoreMetadata, Variable, create_store
     writer._BLOCK_BYTES = 1
 
     def read(block):

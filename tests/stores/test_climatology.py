@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_lab.making.writer import StoreMetadata, Variable, create_store
+from diffusion_lab.making import StoreMetadata, Variable, create_store
 from diffusion_lab.stores.climatology import Climatology, fit_climatology
 
 DATES = np.arange("2019-01-01", "2022-01-01", np.timedelta64(12, "h"), dtype="datetime64[s]")

@@ -28,6 +28,7 @@ import xarray as xr
 from rich.progress import Progress, TimeElapsedColumn
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
+from diffusion_lab.making.metadata import StoreMetadata, Variable
 from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, area_mean
 from diffusion_lab.making.speedy.pressure_levels import (
     GAS_CONSTANT,
@@ -38,7 +39,7 @@ from diffusion_lab.making.speedy.pressure_levels import (
     temperature,
 )
 from diffusion_lab.making.speedy.rounding import power_of_two, round_to
-from diffusion_lab.making.writer import StoreMetadata, Variable, create_store
+from diffusion_lab.making.writer import create_store
 from diffusion_lab.stores.dates import period
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, CONSTANT_FORCINGS, compute_forcing
 from diffusion_lab.stores.store import Store

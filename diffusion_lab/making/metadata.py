@@ -1,0 +1,170 @@
+"""All of a store but its fields: what the maker says of it, checked, and the attributes that follow."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+
+import diffusion_lab
+from diffusion_lab.stores.attributes import ROLES, Role
+from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
+
+# The version of anemoi-datasets' layout that is written.
+LAYOUT_VERSION = "0.22"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a store says of a variable.
+
+    Attributes:
+        name: its name, such as `z500`.
+        units: its units, such as `m2 s-2`.
+        role: forcing (input only), prognostic (both) or diagnostic (output only).
+        long_name: its name in words.
+        constant_in_time: the same field at all dates.
+        computed_forcing: computed from date and place alone.
+        allow_nan: NaN may stand in it (sea-surface temperature over land).
+    """
+
+    name: str
+    units: str
+    role: Role = "prognostic"
+    long_name: str = ""
+    constant_in_time: bool = False
+    computed_forcing: bool = False
+    allow_nan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"{self.name}: unknown role {self.role!r}; a role is one of {', '.join(ROLES)}.")
+
+
+@dataclass(frozen=True)
+class StoreMetadata:
+    """All of a store but its fields.
+
+    Attributes:
+        variables: the variables, in the order of the data.
+        dates: (time,) datetime64, evenly spaced, missing dates included.
+        latitudes, longitudes: (cell,) degrees.
+        field_shape: shape of a field before it was flattened to cells.
+        resolution: name of the grid, such as `5.625` (degrees) or `N16` (Gaussian).
+        statistics_window: start and end of the dates that count in the statistics, the training period; an
+            end such as `2024` or `2024-12-31` includes all of that year or day.
+        tendency_leads: leads of the tendency statistics; by default the frequency and those of 6 h, 12 h and
+            1 d that are multiples of it.
+        missing_dates: those of `dates` that have no data.
+        attributes: further zarr attributes, such as `description`, `licence`, `attribution`, `recipe`.
+    """
+
+    variables: Sequence[Variable]
+    dates: np.ndarray
+    latitudes: np.ndarray
+    longitudes: np.ndarray
+    field_shape: tuple[int, ...]
+    resolution: str
+    statistics_window: tuple[np.datetime64 | str, np.datetime64 | str]
+    tendency_leads: Sequence[str] | None = None
+    missing_dates: Iterable[np.datetime64 | str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
+    """Which dates are declared missing, (time,) bool.
+
+    Raises:
+        ValueError: if a missing date is not one of the dates.
+    """
+    missing = np.array(list(metadata.missing_dates), "datetime64[s]")
+    strangers = missing[~np.isin(missing, dates)]
+    if len(strangers):
+        raise ValueError(
+            f"The missing date {show_date(strangers[0])} is not one of the store's dates, which run from "
+            f"{show_date(dates[0])} to {show_date(dates[-1])}."
+        )
+    return np.isin(dates, missing)
+
+
+def tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]:
+    """Each tendency lead and its number of steps, shortest first."""
+    frequency = even_frequency(dates, "the store to be written")
+    leads = metadata.tendency_leads
+    if leads is None:
+        usual = (lead_timedelta(lead) for lead in ("6h", "12h", "1d"))
+        leads = [lead_name(frequency), *(lead_name(lead) for lead in usual if not lead % frequency)]
+    odd = [lead for lead in leads if lead_timedelta(lead) % frequency]
+    if odd:
+        raise ValueError(
+            f"The tendency leads {', '.join(odd)} are not multiples of the frequency {lead_name(frequency)}."
+        )
+    steps = {lead_name(lead): int(lead_timedelta(lead) // frequency) for lead in leads}
+    return dict(sorted(steps.items(), key=lambda item: item[1]))
+
+
+def check_metadata(metadata: StoreMetadata, in_window: np.ndarray) -> None:
+    """Check names, grid and statistics window, of which `in_window` (time,) are the dates.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    names = [variable.name for variable in metadata.variables]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Variables must have different names, and there must be at least one: {', '.join(names)}."
+        )
+    cells = len(metadata.latitudes)
+    if len(metadata.longitudes) != cells or np.prod(metadata.field_shape) != cells:
+        raise ValueError(
+            f"{cells} latitudes, {len(metadata.longitudes)} longitudes and the field shape "
+            f"{tuple(metadata.field_shape)} do not describe one grid."
+        )
+    if not in_window.any():
+        raise ValueError(
+            f"No date lies in the statistics window {metadata.statistics_window[0]} to "
+            f"{metadata.statistics_window[1]}."
+        )
+
+
+def store_attributes(
+    metadata: StoreMetadata, dates: np.ndarray, missing: np.ndarray, in_window: np.ndarray
+) -> dict[str, Any]:
+    """The attributes of the finished store, as anemoi-datasets names them; `roles` is ours."""
+    about = {}
+    for variable in metadata.variables:
+        about[variable.name] = {"units": variable.units, "long_name": variable.long_name or variable.name}
+        for flag in ("constant_in_time", "computed_forcing"):
+            if getattr(variable, flag):
+                about[variable.name][flag] = True
+    return {
+        "version": LAYOUT_VERSION,
+        "dimensions": ["dates", "variables", "ensembles", "values"],
+        "variables": [variable.name for variable in metadata.variables],
+        "variables_metadata": about,
+        "roles": {variable.name: variable.role for variable in metadata.variables},
+        "constant_fields": sorted(
+            variable.name for variable in metadata.variables if variable.constant_in_time
+        ),
+        "allow_nans": [variable.name for variable in metadata.variables if variable.allow_nan],
+        "resolution": metadata.resolution,
+        "field_shape": list(metadata.field_shape),
+        "dtype": "float32",
+        "frequency": lead_name(even_frequency(dates, "the store to be written")),
+        "start_date": str(dates[0]),
+        "end_date": str(dates[-1]),
+        "missing_dates": [str(date) for date in dates[missing]],
+        "statistics_start_date": str(dates[in_window][0]),
+        "statistics_end_date": str(dates[in_window][-1]),
+        "provenance": {
+            "diffusion_lab": diffusion_lab.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "zarr": zarr.__version__,
+        },
+        **metadata.attributes,
+    }
