@@ -60,7 +60,7 @@ class Release(BaseModel):
         step: forecast step such as "1d".
         inference_defaults: see `inference.settings.SamplingSettings`.
         noise_max_wavenumber: of the isotropic noise it was trained with; None for white noise on the grid.
-        store: the store that forecasts start from unless told otherwise: a shipped one's name, or a path.
+        store: the store it was trained on; forecasts start from it unless told otherwise, if it ships.
         training: how it was made: data, steps, seconds, seed, command, machine.
         scores: how it did, and on what.
     """

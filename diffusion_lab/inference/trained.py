@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffusion_lab.assets import store_path
+from diffusion_lab.assets import store_path, stores
 from diffusion_lab.denoisers import Denoiser
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.sampling import SamplingSettings
@@ -108,13 +108,20 @@ class TrainedModel:
         """A reader of the store that forecasts start from.
 
         Args:
-            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names.
+            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names,
+                if it ships.
 
         Raises:
             FileNotFoundError: there is no such store.
             KeyError: the store lacks a variable.
-            ValueError: the store is on other cells.
+            ValueError: the store is on other cells, or none is given and the checkpoint's does not ship: what
+                a file from elsewhere names is never fetched or opened.
         """
+        if data is None and self.release.store not in stores():
+            raise ValueError(
+                f"the checkpoint was trained on {self.release.store!r}, which does not ship "
+                f"with diffusion_lab; give the store to start from, for example data={self.release.store}"
+            )
         store = data if isinstance(data, Store) else open_store(store_path(str(data or self.release.store)))
         remedy = "give data on the model's own grid"
         if store.latitudes.shape != self.latitudes.shape:
