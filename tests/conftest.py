@@ -43,7 +43,12 @@ def toy_fields():
 
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory):
-    """Daily from 2024-01-01 to 2025-02-03; statistics over 2024; 2024-04-10 is missing."""
+    """Daily from 2024-01-01 to 2025-02-03; statistics over 2024; 2024-04-10 is missing.
+
+    It counts as a store that ships, so that the checkpoints of the tests need not be told where it is.
+    """
+    from diffusion_lab.assets import stores
+    from diffusion_lab.inference import forecaster
     from diffusion_lab.making import StoreMetadata, Variable, create_store
 
     metadata = StoreMetadata(
@@ -61,7 +66,10 @@ def toy_store(tmp_path_factory):
         missing_dates=["2024-04-10"],
     )
     fields = toy_fields()
-    return create_store(tmp_path_factory.mktemp("toy") / "toy.zarr", metadata, lambda times: fields[times])
+    path = tmp_path_factory.mktemp("toy") / "toy.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecaster, "stores", lambda: stores() | {str(path): path})
+        yield create_store(path, metadata, lambda times: fields[times])
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from diffusion_lab.making.metadata import StoreMetadata, Variable
-from diffusion_lab.making.recipes import Recipe
+from diffusion_lab.making.recipes import ConstantRecipe, Recipe, VariableRecipe
 from diffusion_lab.making.sources import Field, Sources
 from diffusion_lab.making.writer import StoreWriter
 from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, show_date
@@ -73,7 +73,10 @@ class RecipeReader:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        wanted = [*recipe.variables.values(), *recipe.constants.values()]
+        wanted: list[VariableRecipe | ConstantRecipe] = [
+            *recipe.variables.values(),
+            *recipe.constants.values(),
+        ]
         coordinates = recipe.coordinates.model_dump(exclude_none=True)
         sources = Sources(
             recipe.source,

@@ -21,6 +21,7 @@ from numcodecs import Blosc, Delta, FixedScaleOffset
 
 from diffusion_lab.stores.climatology import fit_climatology
 from diffusion_lab.stores.dates import period
+from diffusion_lab.stores.reading import open_array, open_group
 from diffusion_lab.stores.store import Store, open_store
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -50,11 +51,11 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
     chosen = np.flatnonzero((store.dates >= first) & (store.dates <= last))
     if len(chosen) == 0:
         raise ValueError(f"{store.path!r} has no date from {start} to {end}.")
-    source = zarr.open_group(store.path, mode="r")
-    scale = 1 / min(source.attrs["rounded_to_multiples_of"].values())
+    source = open_group(store.path)
+    scale = 1 / min(store.attributes["rounded_to_multiples_of"].values())
     partial = f"{fspath(path)}.partial"
     target = zarr.open_group(partial, mode="w", zarr_format=2)
-    shape = (len(chosen), *source["data"].shape[1:])
+    shape = (len(chosen), *open_array(source, "data", store.path).shape[1:])
     # All chunks are full: the padding of a last one, NaN, would not become an integer.
     size = next(count for count in range(LARGEST_CHUNK, 0, -1) if len(chosen) % count == 0)
     chunks = (size, *shape[1:])
@@ -67,7 +68,7 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
         filters=[FixedScaleOffset(0, scale, "<f4", "<i4"), Delta("<i4"), Delta("<i4")],
         compressors=Blosc("zstd", clevel=9, shuffle=Blosc.BITSHUFFLE, blocksize=4 * int(np.prod(chunks))),
     )
-    data.attrs.put(dict(source["data"].attrs))
+    data.attrs.put(dict(open_array(source, "data", store.path).attrs))
     for begin in range(0, len(chosen), size):
         block = slice(begin, begin + size)
         fields = store.read(chosen[block])
@@ -78,14 +79,14 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
             )
     for name, array in source.arrays():
         if name != "data":
-            values = array[:][chosen] if name == "dates" else array[:]
+            values = np.asarray(array[:])[chosen] if name == "dates" else np.asarray(array[:])
             copy = target.create_array(name, data=values, chunks=values.shape)
             copy.attrs.put(dict(array.attrs))
     dates = [str(store.dates[index]) for index in (chosen[0], chosen[-1])]
     target.attrs.put(
-        dict(source.attrs)
+        store.attributes
         | {"start_date": dates[0], "end_date": dates[1], "shape": list(shape), "chunks": list(chunks)}
-        | {"uuid": str(uuid.uuid5(uuid.UUID(source.attrs["uuid"]), " ".join(dates)))}
+        | {"uuid": str(uuid.uuid5(uuid.UUID(store.attributes["uuid"]), " ".join(dates)))}
     )
     zarr.consolidate_metadata(partial, zarr_format=2)
     shutil.rmtree(path, ignore_errors=True)

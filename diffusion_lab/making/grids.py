@@ -76,7 +76,7 @@ def find_grid(dataset: xr.Dataset, file: str, coordinates: Mapping[str, str]) ->
     if lat.ndim == lon.ndim == 1 and lat.dims != lon.dims:
         resolution = _resolution(latitudes, longitudes)
         latitudes, longitudes = np.meshgrid(latitudes, longitudes, indexing="ij")
-        dims = (str(lat.dims[0]), str(lon.dims[0]))
+        dims: tuple[str, ...] = (str(lat.dims[0]), str(lon.dims[0]))
     elif lat.dims == lon.dims and lat.ndim:
         dims = tuple(map(str, lat.dims))
         resolution = "x".join(map(str, lat.shape))

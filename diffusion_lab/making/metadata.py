@@ -135,7 +135,7 @@ def store_attributes(
     metadata: StoreMetadata, dates: np.ndarray, missing: np.ndarray, in_window: np.ndarray
 ) -> dict[str, Any]:
     """The attributes of the finished store, as anemoi-datasets names them; `roles` is ours."""
-    about = {}
+    about: dict[str, dict[str, str | bool]] = {}
     for variable in metadata.variables:
         about[variable.name] = {"units": variable.units, "long_name": variable.long_name or variable.name}
         for flag in ("constant_in_time", "computed_forcing"):

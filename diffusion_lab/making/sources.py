@@ -182,7 +182,7 @@ def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
             return _open_grib(file)
         if "://" in file or os.path.isdir(file):
             options = {"storage_options": dict(storage_options)} if "://" in file else {}
-            return [xr.open_dataset(file, engine="zarr", decode_timedelta=True, **options)]
+            return [xr.open_dataset(file, engine="zarr", decode_timedelta=True, backend_kwargs=options)]
         return [xr.open_dataset(file, decode_timedelta=True)]
     except ImportError as error:
         raise ValueError(f"Reading {file} needs another package: {error}") from error

@@ -33,6 +33,7 @@ from diffusion_lab.making.metadata import (
     tendency_steps,
 )
 from diffusion_lab.stores.dates import period, show_date
+from diffusion_lab.stores.reading import open_array
 from diffusion_lab.stores.statistics import STATISTICS, StatisticsCollector
 from diffusion_lab.stores.store import Store, open_store
 
@@ -155,7 +156,8 @@ class StoreWriter:
         done = int(note["done"])
         state = np.frombuffer(base64.b64decode(note["statistics"]), np.float64)
         self._statistics.state = state.reshape(self._statistics.state.shape)
-        past = group["data"][max(0, done - self._statistics.reach) : done]
+        data = open_array(group, "data", self._partial)
+        past = np.asarray(data[max(0, done - self._statistics.reach) : done], np.float32)
         self._statistics.remember(past[:, :, 0])
         return done
 
@@ -196,7 +198,7 @@ class StoreWriter:
         values[self._missing[block]] = np.nan
         self._check_values(block, values)
         with self._writing(f"the dates from {show_date(self._dates[block.start])} on"):
-            self._group["data"][block] = values[:, :, np.newaxis]
+            open_array(self._group, "data", self._partial)[block] = values[:, :, np.newaxis]
             self._statistics.update(block.start, values)
             self._save(self._group, block.stop)
         self._done = block.stop

@@ -223,7 +223,11 @@ class Store:
             KeyError: if a variable is not in the store.
             ValueError: if a variable is named twice.
         """
-        given = {"forcing": forcing, "prognostic": prognostic, "diagnostic": diagnostic}
+        given: dict[Role, Sequence[str]] = {
+            "forcing": forcing,
+            "prognostic": prognostic,
+            "diagnostic": diagnostic,
+        }
         named = [name for names in given.values() for name in names]
         self._columns(named)
         if len(set(named)) < len(named):
@@ -284,7 +288,7 @@ class Store:
         Raises:
             KeyError: if the store has no such date.
         """
-        wanted = np.datetime64(date, "s")
+        wanted = np.datetime64(date).astype("datetime64[s]")
         steps, rest = divmod(wanted - self.dates[0], self.frequency)
         if rest or not 0 <= steps < len(self.dates):
             raise KeyError(

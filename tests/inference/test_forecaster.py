@@ -179,6 +179,15 @@ def test_the_checkpoint_names_its_store(forecaster, toy_store):
     xr.testing.assert_identical(own, path)
 
 
+def test_a_store_that_a_checkpoint_names_is_not_opened_unasked(forecaster, monkeypatch):
+    opened = []
+    monkeypatch.setattr("diffusion_lab.inference.forecaster.open_store", opened.append)
+    forecaster.release.store = "https://example.org/harm.zarr"
+    with pytest.raises(ValueError, match=r"'https://example.org/harm.zarr', which does not ship .*data="):
+        forecaster.forecast(START, 1, 1)
+    assert not opened
+
+
 def test_states_come_one_step_at_a_time(forecaster, toy_store):
     states = forecaster.rollout(START, steps=10**6, members=[0, 7], data=toy_store).states()
     one, two = next(states), next(states)

@@ -144,7 +144,7 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
 
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    first, last = np.datetime64(start, "h"), np.datetime64(end, "h")
+    first, last = (np.datetime64(date).astype("datetime64[h]") for date in (start, end))
     model, forcing = build_model(first - SPIN_UP)
     checkpoint = workdir / "checkpoint.msgpack"
     elapsed = load_checkpoint(model, checkpoint) if checkpoint.exists() else 0.0
@@ -189,6 +189,7 @@ def sigma_dataset(predictions: ModelPredictions, model: Model) -> xr.Dataset:
         "specific_humidity": "specific_humidity",
         "geopotential": "geopotential",
     }
+    data: dict[str, tuple[tuple[str, ...], np.ndarray]]
     data = {name: (dims, np.asarray(getattr(state, field))[:, TOP_LEVELS:]) for name, field in names.items()}
     surface_pressure = REFERENCE_PRESSURE * np.asarray(state.normalized_surface_pressure)
     data["surface_pressure"] = (("time", "longitude", "latitude"), surface_pressure)
