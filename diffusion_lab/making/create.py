@@ -42,7 +42,7 @@ def create_from_recipe(recipe: Recipe, path: str | PathLike[str], show_progress:
     Raises:
         FileNotFoundError: if a source matches no file.
         FileExistsError: if something else is at `path`.
-        ValueError: naming variable, date or file, if the recipe and the files do not go together.
+        ValueError: naming variable, date or file, if the recipe and the files do not match.
     """
     reader = RecipeReader(recipe)
     writer = StoreWriter(path, reader.metadata, recipe.dates_per_chunk)
@@ -69,7 +69,7 @@ class RecipeReader:
 
     Attributes:
         dates: (time,) datetime64[s] of the store.
-        metadata: all of the store but its fields.
+        metadata: everything in the store but its fields.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -143,7 +143,7 @@ class RecipeReader:
             first, last = show_date(dates[0]), show_date(dates[-1])
             raise ValueError(
                 f"Reading {first} to {last} failed: {type(error).__name__}: {error}. "
-                f"Is a file cut short? Looked in {', '.join(files)} and those that continue them."
+                f"Is a file cut short? The files are {', '.join(files)} and those that continue them."
             ) from error
         for column, (located, field) in enumerate(zip(self._fields, fields, strict=True)):
             values[located.positions[block] >= 0, column] = field
@@ -156,7 +156,7 @@ class RecipeReader:
 
 @dataclass(frozen=True)
 class _Located:
-    """A field, and where each date of the store is in it (-1: nowhere)."""
+    """A field and the position of each date of the store in it (-1: absent)."""
 
     field: Field
     positions: np.ndarray
@@ -167,9 +167,10 @@ class _Located:
         if len(gaps):
             some = ", ".join(show_date(date) for date in gaps[:5])
             raise ValueError(
-                f"{name} ({field.name} in {field.file} and what continues it) has no data for {len(gaps)} "
-                f"of the {len(dates)} dates: {some}{', ...' if len(gaps) > 5 else ''}. If they do not exist, "
-                f"declare them in the recipe, dates: {{missing: [{show_date(gaps[0])}]}}."
+                f"{name} ({field.name} in {field.file} and the files that continue it) has no data for "
+                f"{len(gaps)} of the {len(dates)} dates: {some}{', ...' if len(gaps) > 5 else ''}. "
+                "Where the source has no data, declare the dates missing in the recipe, "
+                f"dates: {{missing: [{show_date(gaps[0])}]}}."
             )
         positions = np.searchsorted(field.dates, dates)
         return cls(field, np.where(np.isin(dates, field.dates), positions, -1))

@@ -1,4 +1,4 @@
-"""Where the values of a field lie: regular, Gaussian, curvilinear and unstructured grids, as cells."""
+"""Horizontal grids as lists of cells: regular, Gaussian, curvilinear and unstructured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Grid:
     """The cells of a field, in the order of the file.
 
     Attributes:
-        dims: the field's dimensions over which the cells run.
+        dims: the horizontal dimensions of the field.
         shape: their sizes, (latitude, longitude) on a latitude-longitude grid.
         latitudes: (cell,) float64, degrees.
         longitudes: (cell,) float64, degrees.
@@ -91,7 +91,7 @@ def check_distinct(grid: Grid, file: str) -> None:
     Raises:
         ValueError: if two do.
     """
-    # Whole multiples of 0.0001 degrees, and the poles' many longitudes count as different.
+    # In multiples of 0.0001 degrees. The many longitudes of a pole count as different cells.
     lat = np.round(grid.latitudes / _SAME_PLACE).astype(np.int64)
     lon = np.round(grid.longitudes / _SAME_PLACE).astype(np.int64) % round(360 / _SAME_PLACE)
     _, first, counts = np.unique(np.stack([lat, lon]), axis=1, return_index=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""All of a store but its fields: what the maker says of it, checked, and the attributes that follow."""
+"""The description of a store: everything but its fields, with the checks and the resulting attributes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LAYOUT_VERSION = "0.22"
 
 @dataclass(frozen=True)
 class Variable:
-    """What a store says of a variable.
+    """The description of a variable.
 
     Attributes:
         name: its name, such as `z500`.
         units: its units, such as `m2 s-2`.
         role: forcing (input only), prognostic (both) or diagnostic (output only).
-        long_name: its name in words.
-        constant_in_time: the same field at all dates.
-        computed_forcing: computed from date and place alone.
-        allow_nan: NaN may stand in it (sea-surface temperature over land).
+        long_name: its full name.
+        constant_in_time: whether it is time-invariant.
+        computed_forcing: whether it is computed from date and place alone.
+        allow_nan: whether it may contain NaN (sea-surface temperature over land).
     """
 
     name: str
@@ -47,7 +47,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class StoreMetadata:
-    """All of a store but its fields.
+    """Everything in a store but its fields.
 
     Attributes:
         variables: the variables, in the order of the data.

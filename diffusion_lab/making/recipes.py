@@ -1,4 +1,4 @@
-"""Recipes: what a store is made from and holds, written in YAML, checked before anything is read."""
+"""Recipes: the sources and contents of a store, written in YAML and checked before anything is read."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class _Strict(BaseModel):
 
 
 class VariableRecipe(_Strict):
-    """One variable of the store; a bare text stands for `variable`.
+    """One variable of the store; a plain string is taken as `variable`.
 
     Attributes:
         variable: its name in the files.
         level: the value of its level coordinate, if it has several.
         role: forcing, prognostic or diagnostic.
-        units: in place of those in the files.
-        allow_nan: NaN may stand in it.
+        units: replaces the units in the files.
+        allow_nan: whether it may contain NaN.
     """
 
     variable: str
@@ -94,7 +94,7 @@ class VariableRecipe(_Strict):
 
 
 class ConstantRecipe(_Strict):
-    """One field that is the same at all dates, always a forcing; a bare text stands for `variable`."""
+    """A time-invariant field, always a forcing; a plain string is taken as `variable`."""
 
     variable: str
     level: float | None = None
@@ -107,12 +107,12 @@ def _bare_name(value: Any) -> Any:
 
 
 class DatesRecipe(_Strict):
-    """Which dates; all of the files by default.
+    """Which dates; by default all those in the files.
 
     Attributes:
         start: the first.
         end: the last; `2020` or `2020-12-31` include all of that year or day.
-        frequency: the step; the commonest in the files by default.
+        frequency: the time step; by default the most common one in the files.
         missing: dates without data, which stay in the store and are skipped in training.
     """
 
@@ -137,7 +137,7 @@ class StatisticsRecipe(_Strict):
 
 
 class CoordinatesRecipe(_Strict):
-    """What the files call their coordinates, where it cannot be guessed."""
+    """Names of the coordinates in the files, where they cannot be guessed."""
 
     time: str | None = None
     latitude: str | None = None
@@ -148,9 +148,9 @@ class Recipe(_Strict):
     """A recipe for a store.
 
     Attributes:
-        description: a sentence on what it is.
+        description: one sentence that describes the store.
         licence: the data's licence.
-        attribution: whom to name.
+        attribution: whom to credit.
         source: paths or globs (from the working directory) of netCDF, GRIB or zarr, or URLs of zarr.
         storage_options: options for the URL's file system, such as `{token: anon}`.
         coordinates: see `CoordinatesRecipe`.
@@ -161,7 +161,7 @@ class Recipe(_Strict):
         variables: name in the store to `VariableRecipe`.
         constants: name in the store to `ConstantRecipe`.
         forcings: names of computed forcings.
-        dates_per_chunk: dates in a chunk of the store; as many as make 1 MiB by default.
+        dates_per_chunk: dates in a chunk of the store; by default as many as fit in 1 MiB.
     """
 
     description: str

@@ -21,7 +21,7 @@ from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import check_sorted, show_date
 from diffusion_lab.stores.reading import check_group
 
-# What a task reads at once where the file's own chunks do not say.
+# Bytes that a task reads at once, where the file has no chunks of its own.
 _CHUNK_BYTES = 2 * 2**20
 
 
@@ -30,11 +30,11 @@ class Field:
     """One variable on the cells.
 
     Attributes:
-        name: what it is called in the files, with its level.
+        name: name in the files, with its level.
         data: lazy; (time, cell), or (cell,) if it has no dates.
         dates: (time,) datetime64[s], strictly ascending; empty if it has none.
-        units: as the files say, or empty.
-        long_name: as the files say, or empty.
+        units: as given in the files, or empty.
+        long_name: as given in the files, or empty.
         file: the first of its files, for messages.
         leap_days: whether its calendar has 29 February.
     """
@@ -53,9 +53,9 @@ class Sources:
 
     Args:
         patterns: local paths or globs, or URLs of zarr groups.
-        variables: those that are wanted, as the files call them.
+        variables: the variables wanted, by their names in the files.
         storage_options: options of the URLs' file system.
-        coordinates: what the files call `time`, `latitude` and `longitude`, where it cannot be guessed.
+        coordinates: names of `time`, `latitude` and `longitude` in the files, where they cannot be guessed.
         select: values of other coordinates, such as `{number: 0}`; see `dimensions.select_values`.
 
     Attributes:
@@ -64,8 +64,8 @@ class Sources:
 
     Raises:
         FileNotFoundError: if a pattern matches nothing.
-        ValueError: naming the file, if it cannot be read, its coordinates cannot be understood, its grid is
-            another than the first file's, or its dates are unsorted or those of another file.
+        ValueError: naming the file, if it cannot be read, its coordinates cannot be understood, its grid
+            differs from that of the first file, or its dates are unsorted or in another file, too.
     """
 
     def __init__(

@@ -58,9 +58,8 @@ class StoreWriter:
 
     Args:
         path: local path or fsspec URL of the store.
-        metadata: all but the fields.
-        chunk_times: number of dates in a chunk; as many as make 1 MiB by default. A read decodes whole
-            chunks.
+        metadata: everything but the fields.
+        chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
         compressor: numcodecs codec of the data; Blosc's zstd by default.
 
     Raises:
@@ -95,7 +94,7 @@ class StoreWriter:
         self._group, self._done = self._open()
 
     def _identity(self, attributes: Mapping[str, Any]) -> str:
-        """In place of a random uuid: the same recipe makes the same store, and resumes only its own."""
+        """A uuid derived from the contents: the same recipe makes the same store, and resumes only that."""
         text = json.dumps([attributes, self._compressor.get_config()], sort_keys=True).encode()
         places = np.asarray([self.metadata.latitudes, self.metadata.longitudes], np.float64).tobytes()
         return str(uuid.UUID(bytes=hashlib.sha256(text + places).digest()[:16]))
@@ -110,7 +109,7 @@ class StoreWriter:
         found = files.find(root)
         attributes = _attributes_at(self._partial)
         note = attributes.get("_build", attributes)
-        # Killed before it had a name of its own, a store is a group without attributes and nothing else.
+        # A store that was interrupted before its uuid was written is a group without attributes or arrays.
         nameless = not attributes and all(_GROUP_FILE.fullmatch(name.removeprefix(root)) for name in found)
         if not nameless:
             self._check_own(self._partial, note)
@@ -130,7 +129,7 @@ class StoreWriter:
             )
 
     def _begin(self) -> zarr.Group:
-        """Lay out the arrays; as long as the note does not say `done`, this is done afresh."""
+        """Create the arrays; this is repeated until the note contains `done`."""
         metadata = self.metadata
         group = zarr.open_group(self._partial, mode="a", zarr_format=2)
         group.attrs.put({"_build": {"uuid": self._final_attributes["uuid"]}})
@@ -141,7 +140,7 @@ class StoreWriter:
             dtype="float32",
             fill_value=np.nan,
             compressors=self._compressor,
-            # The chunks of missing dates are written too, so that a chunk that is not there has been lost.
+            # The chunks of missing dates are written too, so that an absent chunk is a lost one.
             config={"write_empty_chunks": True},
             overwrite=True,
         )
@@ -182,14 +181,14 @@ class StoreWriter:
 
         Args:
             block: the first of `remaining()`.
-            values: (time, variable, cell) fields; those of missing dates are not looked at.
+            values: (time, variable, cell) fields; those of missing dates are ignored.
 
         Raises:
-            ValueError: if the block is out of turn, the shape is wrong, or a value is not finite where it
+            ValueError: if the block is out of order, the shape is wrong, or a value is not finite where it
                 must be, naming variable and date.
         """
         if not self.remaining() or block != self.remaining()[0]:
-            raise ValueError(f"Blocks are written in the order of remaining(); {block} is out of turn.")
+            raise ValueError(f"Blocks are written in the order of remaining(); {block} is out of order.")
         expected = (block.stop - block.start, self._shape[1], self._shape[3])
         if values.shape != expected:
             raise ValueError(f"A block's fields have the shape {values.shape}, not {expected}.")
@@ -217,7 +216,7 @@ class StoreWriter:
                 )
 
     def close(self) -> Store:
-        """Write statistics and attributes, which makes it a store, and open it.
+        """Write statistics and attributes, give the store its name and open it.
 
         Raises:
             ValueError: if dates are still to be written.
@@ -264,8 +263,8 @@ def create_store(
 
     Args:
         path: local path or fsspec URL of the store.
-        metadata: all but the fields.
-        read: gives the fields of a slice of the dates, (time, variable, cell); called with the blocks that
+        metadata: everything but the fields.
+        read: returns the fields of a slice of the dates, (time, variable, cell); called with the blocks that
             are still to be written, in order.
         chunk_times: see `StoreWriter`.
         compressor: see `StoreWriter`.

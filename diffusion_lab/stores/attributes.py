@@ -1,4 +1,4 @@
-"""What a store says of itself, checked before anything depends on it."""
+"""The attributes of a store that its reading depends on, with their types."""
 
 from __future__ import annotations
 

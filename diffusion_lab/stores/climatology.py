@@ -1,9 +1,9 @@
-"""A climatology of two harmonics: what a forecast must beat, and what anomalies are taken from.
+"""A climatology of two harmonics: a baseline for forecasts and the reference of anomalies.
 
 Per hour of the day, variable and cell, x(t) = c_0 + sum over k = 1, 2 of a_k cos(k t) + b_k sin(k t), where
 t goes from 0 to 2π through the year. The annual and the semi-annual cycle are a few numbers, known at every
-date, and fitted by least squares to all years at once, so they do not carry the weather of single days as a
-mean over a few years would.
+date, and fitted by least squares to all years at once, so they are free of the weather of
+single days, unlike a mean over a few years.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def fit_climatology(
         store: a store of one ensemble member. It is read in blocks.
         start: first date, such as `2020`.
         end: last date; `2024` includes all of that year.
-        variables: which; all that are not forcings by default.
+        variables: names; by default all but the forcings.
 
     Raises:
         ValueError: an hour of the day has fewer than five dates in the window.

@@ -1,4 +1,4 @@
-"""Training samples: which dates go together, in which order, in batches, as Lightning wants them."""
+"""Training samples: their dates, order and batches, as a Lightning data module."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ForecastDataset(Dataset):
 
 
 class StepSampler(Sampler[int]):
-    """A shuffled stream of samples that can start at any training step: what makes resuming exact.
+    """A shuffled stream of samples that can start at any training step, which makes resuming exact.
 
     Position p of the stream is entry p mod n of the permutation of epoch p // n, so it depends on the seed
     and the step alone, never on what was drawn before. Of several devices each takes its batch of every step:
@@ -136,7 +136,7 @@ class ForecastDataModule(LightningDataModule):
 
     Args:
         store: an open store.
-        variables: what the network takes and gives.
+        variables: inputs and outputs of the network.
         train: first and last date of the training window.
         validation: likewise; its starts are thinned evenly to `validation_starts`.
         step: forecast step such as "1d".
@@ -181,7 +181,7 @@ class ForecastDataModule(LightningDataModule):
         self.validation_set = dataset(spread_out(starts, validation_starts))
 
     def train_dataloader(self) -> DataLoader:
-        """Batches (x, state) from the step the trainer stands at."""
+        """Batches (x, state) from the trainer's current step on."""
         done, device, num_devices = (
             (self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
             if self.trainer

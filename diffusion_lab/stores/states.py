@@ -29,7 +29,7 @@ class Normalizer:
 
     @classmethod
     def of(cls, store: Store, names: Sequence[str]) -> Normalizer:
-        """From a store's statistics; computed forcings are of order one already and stay as they are.
+        """From a store's statistics; computed forcings are of order one and are left as they are.
 
         Raises:
             ValueError: naming the first variable that never varies, which cannot be normalised.
@@ -61,7 +61,7 @@ class StateReader:
 
     Args:
         store: an open store.
-        variables: what the network takes and gives.
+        variables: inputs and outputs of the network.
 
     Raises:
         KeyError: if the store lacks a variable that cannot be computed.

@@ -1,7 +1,7 @@
 """Statistics of a store, gathered in one pass over its dates.
 
 Sums are compensated (Neumaier, 1974) and squared deviations merged block by block (Chan, Golub and LeVeque,
-1983), all in float64, so that neither a large mean (geopotential) nor the number of blocks costs digits.
+1983), all in float64, so that neither a large mean (geopotential) nor the number of blocks costs precision.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RunningStatistics:
         self.state[5] = -np.inf
 
     def update(self, variable: int, values: np.ndarray) -> None:
-        """Take in float64 values of one variable, of any shape."""
+        """Add float64 values of one variable, of any shape."""
         x = values[~np.isnan(values)]
         if x.size == 0:
             return
@@ -54,7 +54,7 @@ class RunningStatistics:
             delta = block_mean - (total + compensation) / count
             squares += delta**2 * (count * x.size / (count + x.size))
         new_total = total + block_total
-        # Neumaier: the digits of the smaller summand that the addition dropped.
+        # Neumaier: the digits of the smaller summand that were lost in the addition.
         large, small = (total, block_total) if abs(total) >= abs(block_total) else (block_total, total)
         compensation += (large - new_total) + small
         self.state[:, variable] = (
@@ -102,7 +102,7 @@ class StatisticsCollector:
         self._past.extend(fields)
 
     def update(self, start: int, values: np.ndarray) -> None:
-        """Take in the block of dates that begins at index `start`.
+        """Add the block of dates that begins at index `start`.
 
         Args:
             start: index of the block's first date; the block before it must have been fed (or remembered).

@@ -23,7 +23,7 @@ from diffusion_lab.stores.statistics import STATISTICS, Statistics
 if TYPE_CHECKING:
     import xarray as xr
 
-# Decoded chunks that a store keeps: a season of the example store, and little beside a network.
+# Bytes of decoded chunks that a store caches: a season of the example store, little beside a network.
 CACHE_BYTES = 128 * 2**20
 
 _REQUIRED = ("data", "dates", "latitudes", "longitudes", *STATISTICS)
@@ -33,12 +33,12 @@ def open_store(path: str | PathLike[str], roles: Mapping[str, Role] | None = Non
     """Open a store for reading.
 
     Args:
-        path: a local path or any URL that fsspec understands, of a zarr v2 or v3 group.
+        path: local path, or URL that fsspec understands, of a zarr v2 or v3 group.
         roles: roles of some variables, in place of the store's own.
 
     Raises:
         FileNotFoundError: if there is no zarr group at `path`.
-        ValueError: if it is not such a store, or one that was cut short; see `Store`.
+        ValueError: if it is not such a store, or is damaged or incomplete; see `Store`.
     """
     url = fspath(path).removeprefix("file://")
     group = open_group(url)
@@ -71,14 +71,14 @@ class Store:
         statistics: `Statistics` of the variables over the statistics window.
 
     Raises:
-        ValueError: on construction, naming what is wrong with the store.
+        ValueError: on construction, naming the store and what is wrong with it.
     """
 
     def __init__(self, group: zarr.Group, path: str) -> None:
         self.path = path
         self._group = group
         self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
-        # Null stands for an attribute that is not given.
+        # A null attribute counts as absent.
         self.attributes: dict[str, Any] = {k: v for k, v in dict(group.attrs).items() if v is not None}
         if "_build" in self.attributes:
             raise ValueError(
@@ -168,7 +168,7 @@ class Store:
         return f"<{self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process opens the store anew rather than receiving its handles.
+        # A worker process opens the store again: open files cannot be sent to it.
         return open_store, (self.path, self.roles)
 
     @property
@@ -178,7 +178,7 @@ class Store:
 
     @cached_property
     def constants(self) -> frozenset[str]:
-        """The variables that are the same field at all dates, whichever attribute says so."""
+        """The time-invariant variables, by either of the attributes that declare them."""
         listed = self._about.constant_fields
         return frozenset(
             name for name in self.variables if name in listed or self._metadata(name).constant_in_time
@@ -201,7 +201,7 @@ class Store:
         return 4 * self._data.size
 
     def lost_chunks(self) -> int:
-        """Number of chunks, other than those of missing dates, that are not there; lists the files."""
+        """Number of absent chunks whose dates are not declared missing; lists the files."""
         length = self._data.chunks[0]
         starts = range(0, len(self.dates), length)
         empty = sum(bool(self.missing[start : start + length].all()) for start in starts)
@@ -353,7 +353,7 @@ class Store:
             return np.asarray(self._data.oindex[times], np.float32)
 
     def _check_present(self, times: np.ndarray, stored: np.ndarray) -> None:
-        # Zarr reads an absent chunk as NaN; looking at the first cell finds the suspects for next to nothing.
+        # Zarr reads an absent chunk as NaN; a look at the first cell finds the candidates cheaply.
         suspects = np.isnan(stored[..., 0]).all(axis=(1, 2)) & ~self.missing[times]
         for time in np.flatnonzero(suspects):
             if np.isnan(stored[time]).all():

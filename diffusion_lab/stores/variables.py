@@ -37,9 +37,7 @@ class Variables:
         if twice:
             raise ValueError(f"a variable has one role, but {', '.join(twice)} has several")
         if not self.prognostic:
-            raise ValueError(
-                "there is no prognostic variable: nothing would carry a forecast from step to step"
-            )
+            raise ValueError("there is no prognostic variable; a forecast needs at least one to step forward")
 
     @classmethod
     def of(cls, store: Store, computed: Sequence[str] = ()) -> Variables:

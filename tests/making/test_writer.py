@@ -163,7 +163,7 @@ def test_blocks_are_whole_chunks_and_written_in_order(tmp_path, metadata, fields
     writer = StoreWriter(tmp_path / "s.zarr", metadata, chunk_times=4)
     blocks = writer.remaining()
     assert [(block.start, block.stop) for block in blocks] == [(0, 16), (16, 30)]
-    with pytest.raises(ValueError, match="out of turn"):
+    with pytest.raises(ValueError, match="out of order"):
         writer.write(blocks[1], fields[blocks[1]])
     with pytest.raises(ValueError, match=r"\(15, 3, 12\), not \(16, 3, 12\)"):
         writer.write(blocks[0], fields[:15])

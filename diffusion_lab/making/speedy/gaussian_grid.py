@@ -19,9 +19,8 @@ class SpectralTruncation:
     divergence: u and v themselves are not smooth at the poles.
 
     Args:
-        source: latitudes of the source, Gaussian, in either order. The product of two harmonics must be
-        integrated
-            exactly: at least `truncation` + 1 of them.
+        source: Gaussian latitudes of the source, in either order; at least `truncation` + 1, which integrate
+            the product of two harmonics exactly.
         target: latitudes of the target in either order.
         longitudes: number of longitudes of the target.
         truncation: the highest total wavenumber N that is kept.

@@ -2,7 +2,7 @@
 
 Profiles are (level, ...) with the levels downwards, sigma = p / p_s (level,), everything else is (...).
 Between levels, temperature, wind and humidity are linear in ln p and geopotential follows hydrostatically.
-Under the ground there is no weather, only a convention: ECMWF's (IFS documentation CY47R3, part II;
+Below the ground the fields follow a convention, that of ECMWF (IFS documentation CY47R3, part II;
 Trenberth, Berry & Buja 1993, NCAR/TN-396+STR), a standard lapse rate for temperature, constant wind and
 humidity.
 """
@@ -39,8 +39,8 @@ def temperature(
     """Return the temperature (K) at `pressure` (Pa), also below the ground.
 
     The surface, with the temperature that 6.5 K km-1 give from the lowest level, closes the profile; below
-    it the lapse rate goes on. Over ground higher than 2000 m it is reduced, so that the temperature at sea
-    level is not above 298 K: a summer plateau would extrapolate to a furnace.
+    it the lapse rate continues. Over ground higher than 2000 m it is reduced, so that the temperature at sea
+    level does not exceed 298 K: extrapolation below a heated plateau would be far too warm.
     """
     surface = surface_temperature(profile, sigma)
     profile = np.concatenate([profile, surface[None]])

@@ -1,4 +1,4 @@
-"""Rounding fields to a power of two: dropping the bits that mean nothing, so that a store compresses well.
+"""Rounding fields to a power of two: drops bits without information, so that a store compresses well.
 
 After Klöwer et al. (2021, doi:10.1038/s43588-021-00156-2), but with one absolute step per variable instead
 of a number of bits per value: a wind of 0.1 m s-1 needs no finer rounding than one of 30. The values stay

@@ -2,11 +2,11 @@
 
 SPEEDY (Molteni 2003, doi:10.1007/s00382-002-0268-2) is a primitive-equation model with simplified physics. It
 has real continents, mountains, sea-surface temperatures and seasons, and is cheap enough (about a second of
-one core per simulated day) that anyone can make ten years of training data on a laptop.
+one core per simulated day) to make ten years of training data on a laptop.
 
 `simulate` writes the instantaneous T31 fields on sigma levels in chunks of ten days and resumes bit for bit
 after being killed. `pressure_level_dataset` turns the chunks into pressure-level fields on the 64 x 32
-Gaussian grid. The two stages are apart so that the second can be improved without simulating again.
+Gaussian grid. The two stages are separate, so that the second can be improved without simulating again.
 
 Fields go from the model's 96 x 48 grid to 64 x 32 by spectral truncation at T21 (vorticity and divergence
 for the wind), after the vertical interpolation. 64 x 32 is T21's own (quadratic) grid: what it cannot hold
@@ -81,10 +81,10 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
 
     - The orography is smoothed by heat diffusion on the sphere, exp(-K n(n+1)) with 0.2 left at n = 31.
       Truncated sharply it has Gibbs ripples down to -276 m over the ocean around the Andes and Tibet, which
-      stand in the flow and in every field near the ground; the diffusion kernel is close to positive and
+      disturb the flow and every field near the ground; the diffusion kernel is close to positive and
       leaves none below -32 m, at the price of a Tibet of 4040 m instead of 4630 m.
     - The air at rest is hydrostatic over that orography with 1013.25 hPa at sea level. jcm starts with 1000
-      hPa on the mountains too, which is 14 hPa too much in the mean, for ever.
+      hPa on the mountains too, which leaves the global mean 14 hPa too high throughout.
     - Hyperdiffusion is the original SPEEDY's (Molteni 2003: del^8, 2.4 h at n = 31). jcm damps divergence
       by del^2, which slows the growth of synoptic waves.
     """
@@ -287,7 +287,7 @@ def create_speedy_store(
     statistics_end: str | None = None,
     variables: Sequence[str] = PROGNOSTIC,
 ) -> Store:
-    """Simulate, convert and write a 12-hourly store. What is already done is not done again.
+    """Simulate, convert and write a 12-hourly store. Finished parts are not repeated.
 
     The fields are rounded to a power of two that errs by less than 1 % of the standard deviation of the 12 h
     tendency, so that the store compresses well.
@@ -310,7 +310,7 @@ def create_speedy_store(
     unknown = [name for name in variables if name not in known]
     if unknown:
         raise KeyError(
-            f"SPEEDY's stores have no prognostic variable {unknown}; choose from {', '.join(known)}."
+            f"SPEEDY has no prognostic variable {', '.join(unknown)}; choose from {', '.join(known)}."
         )
     workdir = Path(f"{out}.speedy") if workdir is None else workdir
     first, last = period(start, end)
@@ -324,7 +324,7 @@ def create_speedy_store(
     dates = fields.time.values.astype("datetime64[s]")
     if len(dates) == 0 or dates[0] != first or dates[-1] != last:
         raise ValueError(
-            f"{workdir} holds a simulation of other dates than {first} to {last}; take a new folder."
+            f"{workdir} holds a simulation of other dates than {first} to {last}; choose another folder."
         )
     training = fields.sel(time=slice(*period(start, statistics_end)))
     steps = {name: power_of_two(0.01 * float(training[name].diff("time").std())) for name in variables}
