@@ -144,7 +144,7 @@ def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, n
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is no release checkpoint, or does not fit together.
+        ValueError: the file is damaged, is not a release checkpoint, or its parts do not fit together.
     """
     path = Path(path)
     if not path.is_file():
@@ -178,7 +178,7 @@ def _build(
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
-            raise ValueError(f"the tensor {name!r} is missing, unknown or of a shape that the model has not")
+            raise ValueError(f"the tensor {name!r} is missing, unknown or of another shape than in the model")
         if not tensors[name].isfinite().all():
             raise ValueError(f"the tensor {name!r} holds numbers that are not finite")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -204,15 +204,19 @@ def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is no readable safetensors file ({error}). Damaged? Copy it again. "
+            f"{path} is not a readable safetensors file ({error}). Damaged? Copy it again. "
             "A pickle (.ckpt, .pt)? It could run code and is never opened here."
         ) from None
     if document is None:
-        raise ValueError(f"{path} is a safetensors file, but no release checkpoint of diffusion_lab")
+        raise ValueError(f"{path} is a safetensors file, but not a release checkpoint of diffusion_lab")
     try:
         release = Release.model_validate(json.loads(document))
-    except (json.JSONDecodeError, ValidationError) as error:
-        raise ValueError(f"{path}: the document in the checkpoint is damaged: {error}") from None
+    except (RecursionError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path}: the document in the checkpoint is damaged: {place} {first['msg']}. Copy it again."
+        ) from None
     if release.format != FORMAT or release.model not in MODELS:
         raise ValueError(
             f"{path} holds a {release.model!r} in the format {release.format!r}; this version reads "
@@ -220,7 +224,7 @@ def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
         )
     missing = {"latitudes", "longitudes"} - tensors.keys()
     if missing:
-        raise ValueError(f"{path}: the tensors {sorted(missing)} are missing")
+        raise ValueError(f"{path}: the tensors {', '.join(sorted(missing))} are missing")
     return release, tensors
 
 

@@ -48,7 +48,10 @@ class Climatology:
         hours = hour_of_day(dates)
         if not np.isin(hours, self.hours).all():
             date = dates[~np.isin(hours, self.hours)][0]
-            raise KeyError(f"No climatology at {show_date(date)}: it is known at {self.hours.tolist()} UTC.")
+            raise KeyError(
+                f"No climatology at {show_date(date)}: it is known at the hours "
+                f"{', '.join(map(str, self.hours))} UTC."
+            )
         at_hour = self.coefficients[np.searchsorted(self.hours, hours)]
         return np.einsum("tk,tkvc->tvc", harmonics(dates), at_hour).astype(np.float32)
 

@@ -56,7 +56,7 @@ def open_group(url: str, storage_options: Mapping[str, Any] | None = None) -> za
             options = dict(storage_options) if storage_options else None
             return zarr.open_group(url, mode="r", storage_options=options)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"There is no zarr store at {url!r}.") from error
+            raise FileNotFoundError(f"No zarr store at {url!r}.") from error
 
 
 def has_array(group: zarr.Group, name: str, path: str) -> bool:

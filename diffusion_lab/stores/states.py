@@ -25,7 +25,8 @@ class Normalizer:
         self.mean = torch.as_tensor(mean, dtype=torch.float32)
         self.stdev = torch.as_tensor(stdev, dtype=torch.float32)
         if not (self.stdev > 0).all():
-            raise ValueError(f"stdev must be positive for every variable, got {self.stdev.tolist()}")
+            wrong = int((~(self.stdev > 0)).nonzero()[0, 0])
+            raise ValueError(f"stdev must be positive, but is {self.stdev[wrong]:g} for variable {wrong}")
 
     @classmethod
     def of(cls, store: Store, names: Sequence[str]) -> Normalizer:

@@ -49,7 +49,8 @@ def open_store(path: str | PathLike[str], roles: Mapping[str, Role] | None = Non
 def _by_role(roles: Mapping[str, Role]) -> dict[str, list[str]]:
     unknown = {name: role for name, role in roles.items() if role not in ROLES}
     if unknown:
-        raise ValueError(f"Unknown roles {unknown}; a role is one of {', '.join(ROLES)}.")
+        name, role = next(iter(unknown.items()))
+        raise ValueError(f"{name}: unknown role {role!r}; a role is one of {', '.join(ROLES)}.")
     return {role: [name for name, given in roles.items() if given == role] for role in ROLES}
 
 
@@ -157,15 +158,12 @@ class Store:
     def _metadata(self, variable: str) -> VariableAttributes:
         return self._about.variables_metadata.get(variable, VariableAttributes())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
-            f"the store {self.path!r} ({len(self.dates)} dates {show_date(self.dates[0])} to "
+            f"Store({self.path!r}: {len(self.dates)} dates {show_date(self.dates[0])} to "
             f"{show_date(self.dates[-1])} every {lead_name(self.frequency)}, "
             f"{len(self.variables)} variables, {len(self.latitudes)} cells)"
         )
-
-    def __repr__(self) -> str:
-        return f"<{self}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the store again: open files cannot be sent to it.

@@ -122,7 +122,7 @@ def test_a_forecast_is_written_as_asked(checkpoint, forecaster, toy_store, tmp_p
 def test_two_devices_write_what_one_does(checkpoint, forecaster, toy_store, tmp_path):
     """Of two start dates; how the members of one are spread is tested with `states_on_devices`."""
     dates = ["2024-12-05", "2024-12-20"]
-    words = (f"date={','.join(dates)}", "lead_time=1d", "device=cpu", "devices=2")
+    words = (f"date={','.join(dates)}", "lead_time=1d", "device=cpu", "devices=2", f"data={toy_store.path}")
     steps = "predict_kwargs.noise_scheduler_params.num_steps=2"
     run_forecast(ForecastRequest.parse(ask(checkpoint, tmp_path, *words, steps)))
     for date in dates:

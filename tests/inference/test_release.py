@@ -94,14 +94,16 @@ def test_units_are_those_of_the_store_and_unknown_where_it_says_none(toy_store, 
 def test_truncated_files_are_refused(checkpoint, tmp_path, kept):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(checkpoint.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"cut.safetensors is no readable safetensors file .* Copy it again"):
+    with pytest.raises(
+        ValueError, match=r"cut.safetensors is not a readable safetensors file .* Copy it again"
+    ):
         load_release(path)
 
 
 def test_random_bytes_are_refused(tmp_path):
     path = tmp_path / "noise.safetensors"
     path.write_bytes(np.random.default_rng(0).bytes(20_000))
-    with pytest.raises(ValueError, match="no readable safetensors file"):
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_release(path)
 
 
@@ -129,7 +131,7 @@ def test_pickles_are_refused_and_not_run(tmp_path, dump):
 
 def test_other_safetensors_are_refused(tmp_path):
     save_file({"weight": torch.ones(3)}, tmp_path / "other.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="no release checkpoint of diffusion_lab"):
+    with pytest.raises(ValueError, match="not a release checkpoint of diffusion_lab"):
         load_release(tmp_path / "other.safetensors")
 
 

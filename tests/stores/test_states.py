@@ -80,7 +80,7 @@ def test_what_only_the_attribute_constant_fields_calls_constant_is_one(tmp_path,
 
 
 def test_what_the_store_lacks_is_named(toy_store):
-    with pytest.raises(KeyError, match=r"lacks \['q', 'tp'\]; it has \['t850', 'msl', 'orography'\]"):
+    with pytest.raises(KeyError, match="lacks q, tp; it has t850, msl, orography"):
         StateReader(toy_store, Variables(["t850", "q"], ["insolation"], ["tp"]))
 
 
@@ -130,7 +130,7 @@ def test_statistics_are_those_of_the_store(toy_store):
 def test_what_never_varies_cannot_be_normalised(tmp_path, metadata, fields):
     fields[:, 1] = 250.0
     store = create_store(tmp_path / "s.zarr", metadata, lambda times: fields[times])
-    with pytest.raises(ValueError, match=r"'t850' has standard deviation 0.0 in .*; drop it"):
+    with pytest.raises(ValueError, match=r"'t850' has the standard deviation 0 in .*; leave it out"):
         Normalizer.of(store, ["z500", "t850"])
     with pytest.raises(ValueError, match="stdev must be positive"):
         Normalizer(torch.zeros(2), torch.tensor([1.0, -1.0]))

@@ -152,7 +152,7 @@ def test_crosses_to_a_worker_process(path, fields):
 
 
 def test_errors_name_what_is_wrong(path, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no zarr store at .*none\.zarr"):
+    with pytest.raises(FileNotFoundError, match=r"No zarr store at .*none\.zarr"):
         open_store(tmp_path / "none.zarr")
     zarr.open_group(tmp_path / "other.zarr", mode="w", zarr_format=2)
     with pytest.raises(ValueError, match="it lacks data, dates"):

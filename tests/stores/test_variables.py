@@ -26,14 +26,14 @@ def test_a_forcing_that_the_store_holds_is_not_taken_twice(tmp_path, metadata, f
 
 
 def test_unknown_computed_forcings_are_named(toy_store):
-    with pytest.raises(ValueError, match=r"\['moonlight'\]; there are .*'insolation'"):
+    with pytest.raises(ValueError, match=r"forcings moonlight; the computed forcings are .*insolation"):
         Variables.of(toy_store, ["moonlight", "insolation"])
 
 
 def test_one_role_each_and_something_to_forecast():
-    with pytest.raises(ValueError, match=r"one role, but \['t'\] have several"):
+    with pytest.raises(ValueError, match="one role, but t has several"):
         Variables(["t", "z"], forcing=["t"])
-    with pytest.raises(ValueError, match=r"\['q'\]"):
+    with pytest.raises(ValueError, match="but q has several"):
         Variables(["t"], diagnostic=["q", "q"])
     with pytest.raises(ValueError, match="no prognostic variable"):
         Variables([], forcing=["t"])

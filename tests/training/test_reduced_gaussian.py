@@ -63,7 +63,8 @@ def forecaster(store, toy_config, tmp_path_factory):
 
 
 def test_forecast_and_score(forecaster, store, tmp_path):
-    forecast = forecaster.forecast("2024-12-10", steps=2, members=3, noise_scheduler_params={"num_steps": 3})
+    settings = {"num_steps": 3}
+    forecast = forecaster.forecast("2024-12-10", 2, 3, data=store, noise_scheduler_params=settings)
     assert forecast["t850"].shape == (2, 3, 1600)
     np.testing.assert_array_equal(forecast["latitude"], store.latitudes)
     crps = score(forecast, store)["fair_crps"].sel(variable="t850").values
