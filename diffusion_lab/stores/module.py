@@ -49,9 +49,10 @@ def forecast_starts(
     if len(starts) == 0:
         raise ValueError(
             f"no sample of {multistep_input} input states and a target, each {lead_name(step)} apart, lies "
-            f"between {show_date(first)} and {show_date(last)} in the store {store.path!r}, which holds "
-            f"{show_date(store.dates[0])} to {show_date(store.dates[-1])} every {lead_name(store.frequency)}; "
-            "choose other dates, or a shorter step: data.timestep (in Python, step)"
+            f"between {show_date(first)} and {show_date(last)} in the store {store.path!r}, which "
+            f"holds {show_date(store.dates[0])} to {show_date(store.dates[-1])} every "
+            f"{lead_name(store.frequency)}. "
+            "Choose other dates, or a shorter step: data.timestep (in Python, step)"
         )
     return store.dates[starts]
 
