@@ -48,7 +48,7 @@ def toy_store(tmp_path_factory):
     It counts as a store that ships, so that the checkpoints of the tests need not be told where it is.
     """
     from diffusion_lab.assets import stores
-    from diffusion_lab.inference import forecaster
+    from diffusion_lab.inference import trained
     from diffusion_lab.making import StoreMetadata, Variable, create_store
 
     metadata = StoreMetadata(
@@ -68,7 +68,7 @@ def toy_store(tmp_path_factory):
     fields = toy_fields()
     path = tmp_path_factory.mktemp("toy") / "toy.zarr"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forecaster, "stores", lambda: stores() | {str(path): path})
+        patch.setattr(trained, "stores", lambda: stores() | {str(path): path})
         yield create_store(path, metadata, lambda times: fields[times])
 
 
