@@ -113,6 +113,12 @@ def test_the_core_imports_nothing_heavier_than_torch():
     assert not loaded & set(HEAVY)
 
 
+def test_a_forecaster_is_imported_without_what_reads_and_writes_files():
+    """`torch` is most of the time that this import takes."""
+    loaded = imported_modules("from diffusion_lab.inference import load_forecaster")
+    assert not loaded & set(HEAVY)
+
+
 def test_networks_are_built_without_numba():
     """It serves the loops of a CPU; machines with accelerators need not have it."""
     imported_modules("import sys\nsys.modules['numba'] = None\nimport diffusion_lab.models.blocks")

@@ -10,19 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_lab.acceleration import accelerate as accelerate_blocks
-from diffusion_lab.acceleration import compile_blocks
 from diffusion_lab.assets import checkpoints
 from diffusion_lab.denoisers import Denoiser
-from diffusion_lab.inference.release import load_release
 from diffusion_lab.inference.rollout import Rollout, default_members_per_call
 from diffusion_lab.inference.trained import TrainedModel
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.sampling import SamplingSettings
-from diffusion_lab.stores.store import Store
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from diffusion_lab.stores.store import Store
 
 Params = Mapping[str, Any] | None
 
@@ -156,6 +154,10 @@ def load_forecaster(
         FileNotFoundError: naming the released checkpoints.
         ValueError: the file is damaged or no release checkpoint, or there is no such device.
     """
+    from diffusion_lab.acceleration import accelerate as accelerate_blocks
+    from diffusion_lab.acceleration import compile_blocks
+    from diffusion_lab.inference.release import load_release
+
     released = checkpoints()
     path = Path(released.get(str(checkpoint), checkpoint))
     if not path.is_file():

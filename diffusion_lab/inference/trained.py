@@ -17,11 +17,11 @@ from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.dates import lead_timedelta
 from diffusion_lab.stores.states import Normalizer, StateReader
-from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.stores.variables import Variables
 
 if TYPE_CHECKING:
     from diffusion_lab.inference.release import Release
+    from diffusion_lab.stores.store import Store
 
 
 class ForecastModel(Protocol):
@@ -117,6 +117,8 @@ class TrainedModel:
             ValueError: the store is on other cells, or none is given and the checkpoint's does not ship: what
                 a file from elsewhere names is never fetched or opened.
         """
+        from diffusion_lab.stores.store import Store, open_store
+
         if data is None and self.release.store not in stores():
             raise ValueError(
                 f"the checkpoint was trained on {self.release.store!r}, which does not ship "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, compute_forcing
-from diffusion_lab.stores.store import Store
 from diffusion_lab.stores.variables import Variables
+
+if TYPE_CHECKING:
+    from diffusion_lab.stores.store import Store
 
 
 class Normalizer:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
-from diffusion_lab.stores.store import Store
+
+if TYPE_CHECKING:
+    from diffusion_lab.stores.store import Store
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def test_a_device_can_be_chosen(checkpoint):
 
 def test_on_a_cpu_nothing_is_compiled(checkpoint, monkeypatch):
     """Not even a probe, which takes seconds and warns where there is no compiler."""
-    monkeypatch.setattr("diffusion_lab.inference.forecaster.compile_blocks", lambda model: 1 / 0)
+    monkeypatch.setattr("diffusion_lab.acceleration.compile_blocks", lambda model: 1 / 0)
     load_forecaster(checkpoint, "cpu", compile=True)
     with pytest.raises(ZeroDivisionError):
         load_forecaster(checkpoint, "meta", compile=True)
