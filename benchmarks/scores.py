@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
-from diffusion_lab.verification.ensemble import area_means, summarise
+from diffusion_lab.verification.ensemble import area_means, ensemble_scores
 from diffusion_lab.verification.spectra import PowerSpectrum
 
 REPEATS = 50
@@ -40,7 +40,7 @@ def main() -> None:
         forecast, truth = torch.randn(1, members, 2048, 8), torch.randn(1, 2048, 8)
 
         def score(forecast: torch.Tensor = forecast, truth: torch.Tensor = truth) -> object:
-            return summarise(area_means(forecast, truth, weights), forecast.shape[1])
+            return ensemble_scores(area_means(forecast, truth, weights), forecast.shape[1])
 
         print(f"{members:3} members  scores {milliseconds(score)}", end="   ")
         fields = forecast[0, :, :, 0]

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 Start = int | np.datetime64
@@ -84,7 +85,7 @@ class SphericalNoise:
     """
 
     def __init__(
-        self, latitudes: Tensor, longitudes: Tensor, max_wavenumber: int, spectrum: Tensor | None = None
+        self, latitudes: ArrayLike, longitudes: ArrayLike, max_wavenumber: int, spectrum: Tensor | None = None
     ) -> None:
         """Compute the harmonics at the nodes: float32 (grid, (max_wavenumber + 1)²).
 
@@ -132,7 +133,7 @@ class SphericalNoise:
         return self.basis.to(coefficients.device) @ coefficients
 
     def memory(self, correlation: float) -> Tensor:
-        """As `Field.memory`: φ^(1 + (l/L)²) at wavenumber l, the smallest scale forgets twice as soon.
+        """As `Field.memory`: φ^(1 + (l/L)²) at wavenumber l, the smallest scale is forgotten twice as fast.
 
         Weather does so too. Where small scales remember as long as large ones, what a network adds to them at
         each step piles up: at five days the example had 1.5 times the power of the truth at l = 20.
@@ -142,7 +143,7 @@ class SphericalNoise:
         return (correlation ** (1 + (wavenumbers / top) ** 2)).float()[:, None]
 
 
-def spherical_harmonics(latitudes: Tensor, longitudes: Tensor, max_wavenumber: int) -> Tensor:
+def spherical_harmonics(latitudes: ArrayLike, longitudes: ArrayLike, max_wavenumber: int) -> Tensor:
     """Real spherical harmonics with mean square 1 over the sphere.
 
     From the recurrence of the normalised associated Legendre functions (Holmes & Featherstone 2002,
@@ -159,13 +160,13 @@ def spherical_harmonics(latitudes: Tensor, longitudes: Tensor, max_wavenumber: i
     Raises:
         ValueError: If the coordinates are not two vectors of one length, or L is negative.
     """
-    latitudes, longitudes = (torch.as_tensor(v).double().deg2rad() for v in (latitudes, longitudes))
-    if latitudes.ndim != 1 or latitudes.shape != longitudes.shape or max_wavenumber < 0:
+    north, east = (torch.as_tensor(v).double().deg2rad() for v in (latitudes, longitudes))
+    if north.ndim != 1 or north.shape != east.shape or max_wavenumber < 0:
         raise ValueError(
             f"need latitudes and longitudes of one shape (node,) and max_wavenumber ≥ 0, got "
-            f"{tuple(latitudes.shape)}, {tuple(longitudes.shape)}, {max_wavenumber}"
+            f"{tuple(north.shape)}, {tuple(east.shape)}, {max_wavenumber}"
         )
-    x, cos_latitude = latitudes.sin(), latitudes.cos()
+    x, cos_latitude = north.sin(), north.cos()
     columns: dict[tuple[int, int], Tensor] = {}
     sectoral = torch.ones_like(x)  # P̄_mm
     for m in range(max_wavenumber + 1):
@@ -181,9 +182,9 @@ def spherical_harmonics(latitudes: Tensor, longitudes: Tensor, max_wavenumber: i
                     else 0.0
                 )
                 before, legendre = legendre, a * (x * legendre - b * before)
-            columns[degree, m] = legendre * (m * longitudes).cos()
+            columns[degree, m] = legendre * (m * east).cos()
             if m > 0:
-                columns[degree, -m] = legendre * (m * longitudes).sin()
+                columns[degree, -m] = legendre * (m * east).sin()
     return torch.stack([columns[key] for key in sorted(columns)], dim=1)
 
 
@@ -217,7 +218,7 @@ class MemberNoise:
     def at(
         self,
         start: Start | Sequence[Start],
-        lead: Lead | Sequence[Lead],
+        lead: Lead | Sequence[Lead] | NDArray[np.timedelta64],
         members: Sequence[int],
         shape: tuple[int, int, int],
         device: torch.device | str = "cpu",
@@ -237,7 +238,7 @@ class MemberNoise:
             `noise(draw)` → float32 (batch, time, ensemble, grid, variable). Draw 0 is the initial state;
             samplers use draw `index + 1` in step `index`.
         """
-        starts, leads = ([_seconds(key) for key in np.atleast_1d(keys)] for keys in (start, lead))
+        starts, leads = _keys(start), _keys(lead)
 
         def noise(draw: int) -> Tensor:
             # Pinned memory is copied to a GPU without waiting for the work queued there.
@@ -265,6 +266,12 @@ class MemberNoise:
         # numpy, not torch.Generator: that keeps only 32 bits of a seed, so among the 10^6 keys of a
         # re-forecast set many would share their noise.
         return np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
+
+
+def _keys(values: Start | Lead | Sequence[Start] | Sequence[Lead] | NDArray[np.timedelta64]) -> list[int]:
+    if isinstance(values, int | np.integer | np.datetime64 | np.timedelta64):
+        return [_seconds(values)]
+    return [_seconds(value) for value in values]
 
 
 def _seconds(value: Start | Lead) -> int:

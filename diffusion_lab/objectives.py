@@ -65,8 +65,8 @@ class DiffusionObjective:
         """
         if not isinstance(generator, torch.Generator):
             samples = zip(target.split(1), generator, strict=True)
-            y, sigma = zip(*(self.corrupt(sample, own) for sample, own in samples), strict=True)
-            return torch.cat(y), torch.cat(sigma)
+            pairs = [self.corrupt(sample, own) for sample, own in samples]
+            return torch.cat([y for y, _ in pairs]), torch.cat([sigma for _, sigma in pairs])
         batch, _, ensemble = target.shape[:3]
         sigma = self.levels.sample(batch, ensemble, generator).to(target.device)
         return target + sigma * self._noise(target.shape, generator).to(target), sigma
@@ -93,6 +93,9 @@ class MSELoss(nn.Module):
         node_weights: (grid,), any positive scale.
         variable_weights: (variable,), one factor each; all 1 if left out.
     """
+
+    node_weights: Tensor
+    variable_weights: Tensor | None
 
     def __init__(self, node_weights: Tensor, variable_weights: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -152,7 +152,7 @@ def _required(function: Callable) -> list[str]:
 
 def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]) -> None:
     name = given.get(name_key)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"{what}.{name_key} is {name!r}; it must be one of {', '.join(table)}")
     allowed = options_of(table[name])
     lacking = [key for key in _required(table[name]) if key not in given]

@@ -47,22 +47,23 @@ def from_anemoi(
         ValueError: a checkpoint without `trust`, or a model that forecasts cannot be made with here.
         KeyError: the store lacks a variable of the model.
     """
-    pickled = not isinstance(model, nn.Module)
-    if pickled:
+    if not isinstance(model, nn.Module):
         _check_trusted(Path(model), trust)
     try:
         from anemoi.models.interface import AnemoiModelInterface
         from anemoi.models.models import AnemoiDiffusionModelEncProcDec
     except ImportError as error:
         raise ImportError(f"from_anemoi needs anemoi-models, but {error}; {REMEDY}") from None
-    interface = torch.load(model, map_location="cpu", weights_only=False) if pickled else model
+    interface = (
+        model if isinstance(model, nn.Module) else torch.load(model, map_location="cpu", weights_only=False)
+    )
     if not isinstance(interface, AnemoiModelInterface):
         raise ValueError(
             f"from_anemoi takes an AnemoiModelInterface, got a {type(interface).__name__}; of a training's "
             "checkpoints, the one named inference-….ckpt holds it"
         )
     if not isinstance(interface.model, AnemoiDiffusionModelEncProcDec):
-        raise ValueError(f"{type(interface.model).__name__} is no diffusion model; nothing can be sampled")
+        raise ValueError(f"{type(interface.model).__name__} is not a diffusion model; nothing can be sampled")
     if len(interface.data_indices) > 1 or interface.model.n_step_output != 1:
         raise ValueError(
             f"the model forecasts {interface.model.n_step_output} steps at once of the datasets "
@@ -94,6 +95,9 @@ class AnemoiModel(nn.Module):
         stdev: likewise.
     """
 
+    tendency_mean: Tensor
+    tendency_stdev: Tensor
+
     def __init__(self, interface: Any) -> None:
         super().__init__()
         self.peer = interface.model
@@ -101,9 +105,9 @@ class AnemoiModel(nn.Module):
         indices = interface.data_indices[self.dataset]
         inputs, outputs = (list(side.name_to_index) for side in (indices.model.input, indices.model.output))
         self.variables = Variables(
-            prognostic=[name for name in inputs if name in outputs],
-            forcing=[name for name in inputs if name not in outputs],
-            diagnostic=[name for name in outputs if name not in inputs],
+            prognostic=tuple(name for name in inputs if name in outputs),
+            forcing=tuple(name for name in inputs if name not in outputs),
+            diagnostic=tuple(name for name in outputs if name not in inputs),
         )
         self.multistep_input = self.peer.n_step_input
         self.sigma_data = self.peer.sigma_data

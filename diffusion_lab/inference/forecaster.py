@@ -128,7 +128,7 @@ class Forecaster(TrainedModel):
         return Rollout(
             trained=self,
             reader=self.reader(data),
-            date=np.datetime64(date, "s"),
+            date=np.datetime64(date).astype("datetime64[s]"),
             steps=steps,
             members=range(members) if isinstance(members, int) else list(members),
             seed=seed,
@@ -152,7 +152,7 @@ def load_forecaster(
 
     Raises:
         FileNotFoundError: naming the released checkpoints.
-        ValueError: the file is damaged or no release checkpoint, or there is no such device.
+        ValueError: the file is damaged or not a release checkpoint, or there is no such device.
     """
     from diffusion_lab.acceleration import accelerate as accelerate_blocks
     from diffusion_lab.acceleration import compile_blocks

@@ -72,8 +72,8 @@ def forecast_dataset(
             {"standard_name": "forecast_reference_time"},
         ),
     }
-    attributes = {"Conventions": "CF-1.11", "field_shape": list(trained.release.field_shape)}
-    return xr.Dataset(fields, coordinates, attributes)
+    about = {"Conventions": "CF-1.11", "field_shape": list(trained.release.field_shape)}
+    return xr.Dataset(fields, coordinates, about)
 
 
 def cf_attributes(name: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Release(BaseModel):
         variables: inputs and outputs in the network's order: prognostic, forcing, diagnostic.
         field_shape: shape of a field before it was flattened to cells.
         step: forecast step such as "1d".
-        inference_defaults: see `inference.settings.SamplingSettings`.
+        inference_defaults: see `sampling.SamplingSettings`.
         noise_max_wavenumber: of the isotropic noise it was trained with; None for white noise on the grid.
         store: the store it was trained on; forecasts start from it unless told otherwise, if it ships.
         training: how it was made: data, steps, seconds, seed, command, machine.
@@ -178,7 +178,7 @@ def _build(
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
-            raise ValueError(f"the tensor {name!r} is missing, unknown or of another shape than in the model")
+            raise ValueError(f"the tensor {name!r} is missing, unknown or of another shape than the model's")
         if not tensors[name].isfinite().all():
             raise ValueError(f"the tensor {name!r} holds numbers that are not finite")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

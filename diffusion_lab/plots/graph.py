@@ -63,12 +63,14 @@ def graph_on_globe(
         chosen = seen & (scale == number)
         colour, width = _SCALES[min(number, 2)], 0.5 + 0.6 * min(number, 2)
         ax.add_collection(
-            LineCollection(arcs[chosen, :, :2], colors=colour, linewidths=width, zorder=2 + number)
+            LineCollection(list(arcs[chosen, :, :2]), colors=colour, linewidths=width, zorder=2 + number)
         )
 
-    for name, style in {"data": {"color": ORANGE, "s": 3}, "hidden": {"color": "0.1", "s": 9}}.items():
+    for name, colour, size in (("data", ORANGE, 3), ("hidden", "0.1", 9)):
         front = nodes[name][nodes[name][:, 2] > 0]
-        ax.scatter(front[:, 0], front[:, 1], linewidths=0, zorder=9, label=f"{name} nodes", **style)
+        ax.scatter(
+            front[:, 0], front[:, 1], s=size, color=colour, linewidths=0, zorder=9, label=f"{name} nodes"
+        )
     reach = 1.03 * max(np.abs(node[node[:, 2] > 0, :2]).max() for node in nodes.values())
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     ax.set_axis_off()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ from diffusion_lab.plots.style import FIELD, degree_axes
 
 Float64 = NDArray[np.float64]
 
+_COAST: dict[str, Any] = {"levels": [0.5], "colors": "0.15", "linewidths": 0.7}
 _WIDE_GAP = 30.0  # degrees without a node that tell a limited area from the whole earth
 _MARGIN = 20.0  # degrees of longitude by which unstructured nodes are continued round the earth
 
@@ -58,22 +61,24 @@ def field_map(
             f"{coast.shape} (land); select time and member first"
         )
     # An attribute of one entry comes back from a file as a number.
-    field_shape = np.atleast_1d(field.size if field_shape is None else field_shape)
-    if field_shape.prod() != field.size:
-        raise ValueError(f"field_shape {field_shape.tolist()} does not hold {field.size} cells")
+    shape: list[int] = np.atleast_1d(field.size if field_shape is None else field_shape).tolist()
+    if math.prod(shape) != field.size:
+        raise ValueError(f"field_shape {shape} does not hold {field.size} cells")
     west, whole_earth = western_edge(longitudes)
     longitudes = west + (longitudes - west) % 360
-    colours = dict(zip(("vmin", "vmax"), limits or (np.nanmin(field), np.nanmax(field)), strict=True))
-    if is_grid(latitudes, longitudes, field_shape):
-        rows, columns, (field, coast) = _grid(latitudes, longitudes, field_shape, (field, coast), whole_earth)
-        artist = ax.pcolormesh(columns, rows, field, cmap=cmap, shading="nearest", **colours)
-        contour, where = ax.contour, (columns, rows)
+    low, high = limits or (np.nanmin(field), np.nanmax(field))
+    if is_grid(latitudes, longitudes, shape):
+        rows, columns, (field, coast) = _grid(latitudes, longitudes, shape, (field, coast), whole_earth)
+        artist: ScalarMappable = ax.pcolormesh(
+            columns, rows, field, cmap=cmap, shading="nearest", vmin=low, vmax=high
+        )
+        if np.ptp(coast) > 0:
+            ax.contour(columns, rows, coast, **_COAST)
     else:
         triangles, (field, coast) = _triangles(latitudes, longitudes, (field, coast), whole_earth)
-        artist = ax.tripcolor(triangles, field, cmap=cmap, shading="gouraud", **colours)
-        contour, where = ax.tricontour, (triangles,)
-    if np.ptp(coast) > 0:
-        contour(*where, coast, [0.5], colors="0.15", linewidths=0.7)
+        artist = ax.tripcolor(triangles, field, cmap=cmap, shading="gouraud", vmin=low, vmax=high)
+        if np.ptp(coast) > 0:
+            ax.tricontour(triangles, coast, **_COAST)
     if whole_earth:
         ax.set(xlim=(west, west + 360), ylim=(-90, 90))
     ax.margins(0)

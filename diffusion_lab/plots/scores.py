@@ -171,15 +171,15 @@ def reliability(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str
         happened: (count,) how often they do and it happens, `event_happened`.
         name: of the event, for the legend.
     """
-    share, happened = share.values, happened.values
-    probability = np.arange(len(share)) / (len(share) - 1)
-    seen = share > 0
-    frequency = happened[seen] / share[seen]
+    shares, hits = share.values, happened.values
+    probability = np.arange(len(shares)) / (len(shares) - 1)
+    seen = shares > 0
+    frequency = hits[seen] / shares[seen]
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1)
-    ax.axhline(happened.sum(), color="0.6", linewidth=1)
+    ax.axhline(hits.sum(), color="0.6", linewidth=1)
     colour = LINES[len(ax.collections) % len(LINES)]
     ax.plot(probability[seen], frequency, color=colour, linewidth=1.2, label=name)
-    ax.scatter(probability[seen], frequency, s=8 + 250 * share[seen], color=colour, alpha=0.8, linewidths=0)
+    ax.scatter(probability[seen], frequency, s=8 + 250 * shares[seen], color=colour, alpha=0.8, linewidths=0)
     tidy(ax)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set_xlabel("forecast probability [–]")
@@ -219,7 +219,7 @@ def scorecard(ax: Axes, scores: xr.Dataset, baseline: str) -> None:
     """
     skill = 100 * scores[f"{baseline}_crpss"].transpose("variable", "lead_time").values
     interval = scores[f"{baseline}_crpss_interval"].transpose("bound", "variable", "lead_time").values
-    clear = (interval > 0).all(axis=0) | (interval < 0).all(axis=0)
+    clear = np.logical_or((interval > 0).all(axis=0), (interval < 0).all(axis=0))
     ax.imshow(skill, cmap="RdBu", norm=TwoSlopeNorm(0, -100, 100), aspect="auto")
     for (row, column), value in np.ndenumerate(skill):
         ax.text(

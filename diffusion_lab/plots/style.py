@@ -50,7 +50,10 @@ def lead_time_axis(ax: Axes) -> None:
 
 def level_axis(axis: Axis) -> None:
     """Make an axis of noise levels: logarithmic, in plain numbers, without minor ticks (slow to draw)."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    if axis is axis.axes.xaxis:
+        axis.axes.set_xscale("log")
+    else:
+        axis.axes.set_yscale("log")
     axis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_label_text("noise level σ [–]")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from diffusion_lab.plots.style import BLACK, LINES, YELLOW, level_axis, tidy
 
@@ -51,15 +52,15 @@ def noise_schedule(
         schedules: (N + 1,) decreasing levels by name; the last, 0, is marked at the foot of the axis.
         churn: S_min and S_max, the levels between which a stochastic sampler adds noise.
     """
-    schedules = {name: np.asarray(sigmas, np.float64) for name, sigmas in schedules.items()}
-    smallest = min(sigmas[sigmas > 0].min() for sigmas in schedules.values())
-    largest = max(sigmas.max() for sigmas in schedules.values())
+    levels = {name: np.asarray(sigmas, np.float64) for name, sigmas in schedules.items()}
+    smallest = min(sigmas[sigmas > 0].min() for sigmas in levels.values())
+    largest = max(sigmas.max() for sigmas in levels.values())
     foot = smallest / 3
     if churn is not None:
         ax.axhspan(
             max(churn[0], foot), min(churn[1], 2 * largest), color=YELLOW, alpha=0.3, label="churn", lw=0
         )
-    for number, (name, sigmas) in enumerate(schedules.items()):
+    for number, (name, sigmas) in enumerate(levels.items()):
         colour = LINES[number % len(LINES)]
         ax.plot(
             np.where(sigmas > 0, sigmas, foot),
@@ -76,7 +77,7 @@ def noise_schedule(
     ax.legend(frameon=False, fontsize="small")
 
 
-def _line_without_gaps(ax: Axes, steps: ArrayLike, values: ArrayLike, **style: object) -> None:
-    values = np.asarray(values, np.float64)
-    logged = np.isfinite(values)
-    ax.plot(steps[logged], values[logged], **style)
+def _line_without_gaps(ax: Axes, steps: NDArray[Any], values: ArrayLike, **style: Any) -> None:
+    numbers = np.asarray(values, np.float64)
+    logged = np.isfinite(numbers)
+    ax.plot(steps[logged], numbers[logged], **style)

@@ -1,7 +1,17 @@
 """What every sampler is: a generator over (denoiser, y, sigmas) that yields a `Step` after each solver step.
 
+All samplers share their first arguments, which are described here and not again:
+
+    denoiser    D(y, σ), see `denoisers.Denoiser`
+    y           state at level `sigmas[0]`, any shape; never changed
+    sigmas      schedule of N + 1 levels, see `schedules`
+    noise       `noise(draw)` → unit-variance noise of y's shape; needed only where a sampler adds noise
+
+They raise ValueError where y or the schedule is invalid, an option is out of range, or noise is needed and
+not given, and FloatingPointError where the denoiser returns NaN or infinity.
+
 A solver is written as the paper's algorithm, on a float64 state and Python-float levels; `@sampler` adds what
-all of them need: the checks, the casting, the count of network calls and the search for NaN.
+all of them need: checks, casting, the count of network calls and the test for NaN.
 """
 
 import functools
@@ -36,11 +46,11 @@ class Step:
 
 
 class Evaluations:
-    """The denoiser as solvers see it: D(y, σ) with a Python-float σ, counted and searched for NaN.
+    """The denoiser as solvers see it: D(y, σ) with a Python-float σ, counted and tested for NaN.
 
     σ reaches the denoiser as a 0-d float64 tensor on the CPU: it mixes with tensors of any device as a plain
     number would, and a denoiser may branch on it, all without host-device synchronisation. On the CPU
-    every answer is searched at once; on an accelerator that would stall the queue, so the number of
+    every answer is tested at once; on an accelerator that would stall the queue, so the number of
     the first bad call is kept on the device and read with the last state.
     """
 
@@ -61,7 +71,9 @@ class Evaluations:
         """D(y, σ) in the solver's dtype; ValueError for a wrong shape, FloatingPointError for NaN."""
         denoised = self.denoiser(y, torch.tensor(sigma, dtype=torch.float64))
         if denoised.shape != y.shape:
-            raise ValueError(f"the denoiser made {tuple(denoised.shape)} of y with shape {tuple(y.shape)}")
+            raise ValueError(
+                f"the denoiser returned shape {tuple(denoised.shape)} for y of shape {tuple(y.shape)}"
+            )
         # A sum is not finite if any term is not, and reads the field once without a mask of its size.
         finite = torch.isfinite(denoised.sum(dtype=self.dtype))
         self.first_bad = self.first_bad.minimum(torch.where(finite, math.inf, float(self.nfe)))
@@ -94,7 +106,7 @@ def sampler(solver: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Ste
     ) -> Iterator[Step]:
         levels = check_schedule(sigmas)
         if len(levels) < 2:
-            raise ValueError(f"sigmas = {levels} has no step; a schedule needs at least two levels")
+            raise ValueError(f"sigmas = {levels} holds no step; a schedule needs at least two levels")
         if not y.is_floating_point():
             raise TypeError(f"y must be a floating-point tensor, got {y.dtype}")
         evaluations = Evaluations(denoiser, y)

@@ -17,13 +17,7 @@ def deis(denoiser: Evaluations, y: Tensor, sigmas: list[float], order: int = 3) 
     y_t = y_s − σ_s ∫₀ʰ e^(−τ) ε(λ_s + τ) dτ (see `exponential`). Order 1 is `euler`.
 
     Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
         order: Number of values that the polynomial goes through, 1 … 3.
-
-    Yields:
-        A `Step` for each level left.
 
     Raises:
         ValueError: If order is not 1, 2 or 3.

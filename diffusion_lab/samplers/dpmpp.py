@@ -1,8 +1,9 @@
 """DPM-Solver++: exponential integrators of the data prediction (Lu et al. 2022, arXiv:2211.01095).
 
-All solve y_t = e^(−h) y_s + ∫₀ʰ e^(−τ) D(λ_t − τ) dτ (see `exponential`), each with its own guess at D over
-the step. A step with D held fixed, y_t = D + e^(−h) (y_s − D), is `torch.lerp(D, y, sigma_next / sigma)`. The
-step to σ = 0, infinitely long in λ = −ln σ, takes D as constant: y = D.
+All solve y_t = e^(−h) y_s + ∫₀ʰ e^(−τ) D(λ_t − τ) dτ (see `exponential`), each with its own approximation
+of D over the step. A step with D held fixed, y_t = D + e^(−h) (y_s − D), is
+`torch.lerp(D, y, sigma_next / sigma)`. The step to σ = 0, infinitely long in λ = −ln σ, takes D as constant:
+y = D.
 """
 
 import math
@@ -32,24 +33,7 @@ def dpmpp_2s(
 
     A step of constant D, y_t = e^(−h) y + (1 − e^(−h)) D, to the middle in λ (the geometric mean of the
     levels); then one over the whole step with D from there: the midpoint rule (Lu et al., Algorithm 1,
-    r = 1/2). Churn as in `heun`; GenCast (Price et al. 2023, arXiv:2312.15796) takes S_churn = 2.5,
-    S_min = 0.75, S_max = 80, S_noise = 1.05.
-
-    Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
-        S_churn: Amount of noise added over the trajectory, as in `heun`.
-        S_min: Lowest level that is churned.
-        S_max: Highest level that is churned.
-        S_noise: Standard deviation of the added noise.
-        noise: `noise(draw)`, asked only in steps with γ > 0.
-
-    Yields:
-        A `Step` for each level left.
-
-    Raises:
-        ValueError: If an option is out of range, or churn acts and no noise is given.
+    r = 1/2). Options and errors of churn as in `heun`; GenCast's values are `sampling.PRESETS["gencast"]`.
     """
     gammas = churn_gammas(sigmas, S_churn, S_min, S_max, S_noise, noise)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -69,14 +53,6 @@ def dpmpp_2m(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[
     The line through the last two values, h_last apart in λ, is taken at the middle of the step:
     D_mid = D + (h/2)·(D − D_last)/h_last. Held fixed it gives y_t = e^(−h) y + (1 − e^(−h)) D_mid (Lu et al.,
     Algorithm 2).
-
-    Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
-
-    Yields:
-        A `Step` for each level left.
     """
     last: Tensor | None = None
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -95,14 +71,6 @@ def dpmpp_3m(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[
 
     D is the parabola through the last three values, integrated exactly (`exponential.lagrange_weights`). The
     common form with φ-functions multiplies its second difference by φ₃; from ∫₀ʰ e^(−τ) τ² dτ it is 2 φ₃.
-
-    Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
-
-    Yields:
-        A `Step` for each level left.
     """
     known: list[tuple[float, Tensor]] = []
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -132,15 +100,9 @@ def dpmpp_2m_sde(
     App. B.3 for η = 1).
 
     Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
         eta: η ≥ 0, how fast noise is exchanged; 0 is `dpmpp_2m`.
         S_noise: Standard deviation of the added noise.
         noise: `noise(draw)`, asked in every step but the one to σ = 0.
-
-    Yields:
-        A `Step` for each level left.
 
     Raises:
         ValueError: If an option is out of range, or no noise is given.

@@ -17,14 +17,6 @@ def euler(denoiser: Evaluations, y: Tensor, sigmas: list[float]) -> Iterator[Ste
 
     The slope is Karras et al. 2022 (arXiv:2206.00364), Eq. 3. With D held fixed over a step, the exact
     solution is the same y_next = D + (σ_next/σ)(y − D): this is DDIM, too.
-
-    Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
-
-    Yields:
-        A `Step` for each level left.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoiser(y, sigma)
@@ -49,15 +41,9 @@ def euler_ancestral(
     σ_up from 0 (`euler`) to the posterior's (Song et al. 2021, arXiv:2010.02502, Eq. 16).
 
     Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
         eta: Part of the posterior's standard deviation that is drawn anew, 0 … 1.
         S_noise: Standard deviation of the added noise.
         noise: `noise(draw)`, asked in every step but the one to σ = 0.
-
-    Yields:
-        A `Step` for each level left.
 
     Raises:
         ValueError: If an option is out of range, or no noise is given.

@@ -25,17 +25,11 @@ def heun(
     """Algorithm 2 of the EDM paper: second order, 2N − 1 calls (the step to σ = 0 is Euler's).
 
     Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
         S_churn: Amount of noise added over the trajectory; acts up to (√2 − 1)·N (`effective_churn`).
         S_min: Lowest level that is churned.
         S_max: Highest level that is churned.
         S_noise: Standard deviation of the added noise; above 1 makes up for detail lost in denoising.
         noise: `noise(draw)`, asked only in steps with γ > 0.
-
-    Yields:
-        A `Step` for each level left.
 
     Raises:
         ValueError: If an option is out of range, or churn acts and no noise is given.

@@ -21,13 +21,9 @@ def unipc(denoiser: Evaluations, y: Tensor, sigmas: list[float], order: int = 3)
     solution a B(h) whatever B(h): its variants B₁ and B₂ differ only where a lone unknown is replaced by 1/2.
 
     Args:
-        denoiser: D(y, σ).
-        y: State at level `sigmas[0]`.
-        sigmas: Schedule, N + 1 levels.
         order: p, the number of values that the predictor's polynomial goes through.
 
-    Yields:
-        A `Step` for each level left; `state` is the predicted one.
+    The `state` of a `Step` is the predicted one.
 
     Raises:
         ValueError: If order is not 2 or 3.

@@ -16,7 +16,7 @@ from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.training.distributed import gather
-from diffusion_lab.verification.ensemble import area_means, baseline_means, summarise
+from diffusion_lab.verification.ensemble import area_means, baseline_means, ensemble_scores
 
 
 class GraphForecaster(LightningModule):
@@ -112,7 +112,7 @@ class GraphForecaster(LightningModule):
         cases = gather(self._validation, self.trainer.world_size)
         means = {name: torch.cat([case[name] for case in cases]).mean(0).to(self.device) for name in cases[0]}
         self._validation.clear()
-        scores = summarise(means, self.validation_members)
+        scores = ensemble_scores(means, self.validation_members)
         n = self.model.num_prognostic
         crps_ratio = scores["fair_crps"][:n] / means["persistence_absolute_error"]
         rmse_ratio = scores["rmse"][:n] / means["persistence_squared_error"].sqrt()

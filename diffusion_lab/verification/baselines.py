@@ -101,14 +101,14 @@ def extremes(ensemble: xr.Dataset) -> dict[str, Event]:
 def _same_season(store: Store, date: np.datetime64) -> Dates:
     """Dates of other calendar years within the season, at the same hour."""
     dates = store.dates[~store.missing]
-    dates = dates[hour_of_day(dates) == hour_of_day(date[None])]
+    dates = dates[hour_of_day(dates) == hour_of_day(np.array([date]))]
     dates = dates[dates.astype("datetime64[Y]") != date.astype("datetime64[Y]")]
-    apart = np.abs(_day_of_year(dates) - _day_of_year(date[None]))
+    apart = np.abs(_day_of_year(dates) - _day_of_year(np.array([date])))
     return dates[np.minimum(apart, 365.25 - apart) <= _SEASON]
 
 
 def _day_of_year(dates: Dates) -> NDArray[np.float64]:
-    return (dates - dates.astype("datetime64[Y]")) / _DAY
+    return (dates - dates.astype("datetime64[Y]").astype(dates.dtype)) / _DAY
 
 
 def _columns(climatology: Climatology, names: Sequence[str]) -> list[int]:

@@ -1,8 +1,8 @@
 """Ensemble scores on torch tensors: fast enough for validation during training and for a live widget.
 
-A score is made in two steps, because a ratio of means is not the mean of ratios: `area_means` gives, for each
-case, means over the area that may be averaged over any number of cases, and `summarise` turns such averages
-into scores. `verification.verify` does the same for labelled forecasts, with the `scores` library.
+A score takes two steps, because a ratio of means is not the mean of ratios: `area_means` gives, for each case,
+means over the area that may be averaged over any number of cases, and `ensemble_scores` turns such averages
+into scores. `verification.score` does the same for labelled forecasts, with the `scores` library.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def area_means(forecast: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Te
     }
 
 
-def summarise(means: Mapping[str, Tensor], num_members: int) -> dict[str, Tensor]:
+def ensemble_scores(means: Mapping[str, Tensor], num_members: int) -> dict[str, Tensor]:
     """Scores from the averages of `area_means` over all cases.
 
     The spread-skill ratio √((M + 1)/M · mean variance / mean squared error) is 1 for members exchangeable
@@ -112,5 +112,5 @@ def area_mean(field: Tensor, weights: Tensor) -> Tensor:
 
 def _count_members(members: Tensor) -> int:
     if len(members) < 2:
-        raise ValueError(f"ensemble scores need two members or more, not {len(members)}")
+        raise ValueError(f"ensemble scores need two members or more, got {len(members)}")
     return len(members)

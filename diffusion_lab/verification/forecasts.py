@@ -96,8 +96,8 @@ def case_means(
                 means |= _power_means(ensemble, observed, spectrum)
             variables.append(xr.Dataset(means))
     units = [forecast[name].attrs.get("units", "1") for name in names]
-    means = xr.concat(variables, xr.Variable("variable", names)).assign_coords(units=("variable", units))
-    return means.assign_attrs(num_members=forecast.sizes["ensemble"]).transpose(
+    together = xr.concat(variables, xr.Variable("variable", names)).assign_coords(units=("variable", units))
+    return together.assign_attrs(num_members=forecast.sizes["ensemble"]).transpose(
         "start", "variable", "lead_time", ...
     )
 
@@ -181,8 +181,9 @@ def _event_means(
     tables = []
     for threshold, above in thresholds.values():
         sign = 1 if above else -1  # below a threshold is above it with all signs turned
-        fields = (_values(forecast), _values(truth), _values(_aligned(threshold, truth)[0]))
-        tables.append(event_table(*(sign * field for field in fields), weights.values))
+        limit = _values(_aligned(threshold, truth)[0])
+        signed = (sign * _values(forecast), sign * _values(truth), sign * limit)
+        tables.append(event_table(*signed, weights.values))
     table = np.stack(tables, axis=2)  # start, lead_time, event, 2, count
     dims, coords = (*_CASE, "event", "count"), {"event": list(thresholds)}
     return {
@@ -232,7 +233,7 @@ def _cell_weights(forecast: xr.Dataset, weights: ArrayLike) -> xr.DataArray:
 
 def _check_variables(forecast: xr.Dataset, others: Mapping[str, xr.Dataset]) -> None:
     for name, other in others.items():
-        if missing := sorted(set(forecast.data_vars) - set(other.data_vars)):
+        if missing := sorted(map(str, set(forecast.data_vars) - set(other.data_vars))):
             raise KeyError(
-                f"{name} lacks the forecast's variables {missing}; it has {sorted(other.data_vars)}"
+                f"{name} lacks the forecast's variables {missing}; it has {sorted(map(str, other.data_vars))}"
             )

@@ -111,5 +111,6 @@ def _scores_of(mean: xr.Dataset) -> xr.Dataset:
         scores["power_ratio"] = mean["power"] / mean["truth_power"]
     if "event_share" in mean:
         table = mean["event_share"], mean["event_happened"]
-        scores |= {"event_share": table[0], "event_happened": table[1], **event_scores(*table).data_vars}
+        scores |= {"event_share": table[0], "event_happened": table[1]}
+        scores |= {str(name): score for name, score in event_scores(*table).data_vars.items()}
     return xr.Dataset(scores)

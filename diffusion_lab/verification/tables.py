@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import numpy as np
 import xarray as xr
@@ -54,7 +53,8 @@ def score_table(scores: xr.Dataset, title: str = "", leads: Sequence[np.timedelt
         rows = _rows(scores, variable, leads, columns)
         units = f"[{pretty_units(scores['units'].sel(variable=variable).item())}]"
         names = [str(variable), units] if len(rows) > 1 else [f"{variable}\n{units}"]
-        for (lead, crps, others, rest), name in zip_longest(rows, names, fillvalue=""):
+        names += [""] * (len(rows) - len(names))
+        for (lead, crps, others, rest), name in zip(rows, names, strict=True):
             at = scores.sel(variable=variable, lead_time=lead)
             best = min((crps_of(at, name) for name in baselines), default=np.inf)
             style = ("green" if at["fair_crps"].item() < best else "red") if baselines else ""

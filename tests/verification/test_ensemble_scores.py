@@ -6,7 +6,13 @@ from scores.continuous import mse
 from scores.probability import crps_for_ensemble
 from torch.distributions import Normal
 
-from diffusion_lab.verification.ensemble import area_mean, area_means, baseline_means, fair_crps, summarise
+from diffusion_lab.verification.ensemble import (
+    area_mean,
+    area_means,
+    baseline_means,
+    ensemble_scores,
+    fair_crps,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_scores_of_two_cells_by_hand():
     assert means["fair_crps"].item() == pytest.approx(0.25 * (2 - 1) + 0.75 * 1)
     assert means["squared_error"].item() == pytest.approx(0.25 * 4 + 0.75 * 1)
     assert means["variance"].item() == pytest.approx(0.25 * 2)
-    scores = summarise(means, num_members=2)
+    scores = ensemble_scores(means, num_members=2)
     assert scores["rmse"].item() == pytest.approx(1.75**0.5)
     assert scores["spread"].item() == pytest.approx(0.5**0.5)
     assert scores["spread_skill"].item() == pytest.approx((1.5 * 0.5 / 1.75) ** 0.5)
@@ -90,7 +96,7 @@ def test_exchangeable_members_have_spread_skill_one(members):
     centre = torch.randn(40, 1, 2000, 1, generator=generator)
     draws = centre + torch.randn(40, members + 1, 2000, 1, generator=generator)
     means = area_means(draws[:, 1:], draws[:, 0], torch.ones(2000))
-    ratio = summarise({name: mean.mean(0) for name, mean in means.items()}, members)["spread_skill"]
+    ratio = ensemble_scores({name: mean.mean(0) for name, mean in means.items()}, members)["spread_skill"]
     # The relative standard error of a variance of 80 000 draws is √(2/80 000) = 0.5 %.
     assert ratio.item() == pytest.approx(1.0, abs=0.015)
 
@@ -121,11 +127,11 @@ def test_float32_scores_equal_the_library_in_double_precision(members, cases, de
     }
 
     means = area_means(*map(torch.from_numpy, (forecast, truth, weights)))
-    scores = summarise({name: mean.mean(0) for name, mean in means.items()}, members)
+    scores = ensemble_scores({name: mean.mean(0) for name, mean in means.items()}, members)
     for name, value in expected.items():
         np.testing.assert_allclose(scores[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_single_member_is_refused():
-    with pytest.raises(ValueError, match="two members or more, not 1"):
+    with pytest.raises(ValueError, match="two members or more, got 1"):
         area_means(torch.zeros(1, 5, 1), torch.zeros(5, 1), torch.ones(5))

@@ -14,8 +14,7 @@ import xarray as xr
 from scores.probability import brier_score, brier_score_for_ensemble, rank_histogram, roc_curve_data
 
 from diffusion_lab.verification import case_means, summarise
-from diffusion_lab.verification.ensemble import area_means
-from diffusion_lab.verification.ensemble import summarise as summarise_tensors
+from diffusion_lab.verification.ensemble import area_means, ensemble_scores
 from diffusion_lab.verification.events import Event
 
 CASES = {  # members, decimals, nodes masked, starts
@@ -165,7 +164,7 @@ def test_the_fast_path_has_the_same_scores(case, name, dtype):
         torch.from_numpy(field - 280)[..., None].to(dtype) for field in (case.forecast, case.truth)
     )
     means = area_means(forecast, truth, torch.from_numpy(case.weights))
-    scores = summarise_tensors({key: mean.mean(0) for key, mean in means.items()}, forecast.shape[2])
+    scores = ensemble_scores({key: mean.mean(0) for key, mean in means.items()}, forecast.shape[2])
     np.testing.assert_allclose(scores[name][:, 0], DEFINITIONS[name](case), rtol=1e-6, atol=1e-6)
 
 

@@ -63,7 +63,7 @@ class SpectralTruncation:
         return np.fft.irfft(np.einsum("mij,...jm->...im", matrices, waves), self.longitudes) * self.longitudes
 
 
-def area_mean(field: NDArray, latitudes: int, longitudes: int) -> NDArray:
+def coarsened(field: NDArray, latitudes: int, longitudes: int) -> NDArray:
     """Return the mean of a Gaussian-grid field (latitude, longitude) over the cells of another Gaussian grid.
 
     Both run the same way in latitude. The cells of a Gaussian grid end where the running sum of its weights

@@ -29,7 +29,7 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.making.metadata import StoreMetadata, Variable
-from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, area_mean
+from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, coarsened
 from diffusion_lab.making.speedy.pressure_levels import (
     GAS_CONSTANT,
     GRAVITY,
@@ -254,8 +254,8 @@ def constant_fields(surface: xr.Dataset) -> xr.Dataset:
     """Return orography (m) and land-sea mask (land fraction) on the 64 x 32 grid, as means over its cells."""
     north_first = surface.sortby("latitude", ascending=False)
     fields = {
-        "orography": area_mean(north_first.surface_geopotential.values / GRAVITY, 32, 64),
-        "lsm": area_mean(north_first.land_fraction.values, 32, 64),
+        "orography": coarsened(north_first.surface_geopotential.values / GRAVITY, 32, 64),
+        "lsm": coarsened(north_first.land_fraction.values, 32, 64),
     }
     return _labelled(fields)
 

@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import yaml
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -70,7 +72,7 @@ class SearchResult:
     @property
     def trials(self) -> pd.DataFrame:
         """A row for each trial: number, state, score (the mean so far if stopped), calls and all settings."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for trial in finished(self.study):
             settings = _settings(trial)
             seen = trial.intermediate_values
@@ -133,7 +135,7 @@ def search_sampler(
         members: ensemble size.
         seed: of the members' noise, which is the same in all trials, and of the search.
         data: store, path or shipped name; None for the one the checkpoint names.
-        objective: what is to be small, see `setting_scores.Objective`.
+        objective: what is to be small, see `scoring.Objective`.
         folder: of the study (`study.journal`) and all scores; None keeps them in memory.
         progress: show a bar with the best so far.
 
@@ -183,7 +185,11 @@ def _settings(trial: FrozenTrial) -> SamplingSettings:
 
 
 def _run_trial(
-    study: optuna.Study, scorer: SettingScorer, space: SearchSpace, max_calls: int, advance: Callable
+    study: optuna.Study,
+    scorer: SettingScorer,
+    space: SearchSpace,
+    max_calls: int,
+    advance: Callable[[float], None],
 ) -> None:
     """Score one setting on one date after the other, unless it lags behind."""
     trial = study.ask()
@@ -197,12 +203,14 @@ def _run_trial(
         try:
             scores.append(scorer(settings, int(index)))
         except FloatingPointError:  # a setting that blows up is a bad setting
-            return study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=TrialState.PRUNED)
+            return
         trial.report(float(np.mean(scores)), len(scores))
         advance(1 / len(scorer.starts))
         if len(scores) < len(scorer.starts) and _lags(study, calls, scores):
-            return study.tell(trial, state=TrialState.PRUNED)
-    return study.tell(trial, float(np.mean(scores)))
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+    study.tell(trial, float(np.mean(scores)))
 
 
 def _lags(study: optuna.Study, calls: int, scores: Sequence[float]) -> bool:
@@ -221,7 +229,7 @@ def _open_study(folder: Path | None, identity: dict) -> optuna.Study:
     if folder is None:
         return optuna.create_study()
     folder.mkdir(parents=True, exist_ok=True)
-    journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    journal = JournalFileBackend(str(folder / "study.journal"))
     storage = optuna.storages.JournalStorage(journal)
     study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
     known = study.user_attrs.setdefault("search", identity)
@@ -241,15 +249,15 @@ def _result(study: optuna.Study) -> SearchResult:
     if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
         raise ValueError("no trial was run to its end; give the search more budget or another space")
     best = study.best_trial
-    return SearchResult(study, _settings(best), best.value, best.user_attrs["calls"])
+    return SearchResult(study, _settings(best), study.best_value, best.user_attrs["calls"])
 
 
 def _best_line(study: optuna.Study) -> str:
     complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
     if not complete:
         return ""
-    best = min(complete, key=lambda trial: trial.value)
-    return f"best {best.value:.4f}: {best.params['sampler']}, {best.user_attrs['calls']} calls"
+    best = study.best_trial
+    return f"best {study.best_value:.4f}: {best.params['sampler']}, {best.user_attrs['calls']} calls"
 
 
 def _short(value: object) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference.forecaster import Forecaster
+from diffusion_lab.inference.trained import ForecastModel
 from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.ensemble import area_mean, baseline_means, fair_crps
@@ -199,9 +200,9 @@ def compare_scores(
     series = xr.DataArray(difference[None], dims=("series", "start"), coords={"h": ("series", [horizon])})
     series = series.assign_coords(series=[0])
     test = diebold_mariano(series, "series", "h", method="HLN", statistic_distribution="t").isel(series=0)
-    interval = sorted([float(test.ci_lower), float(test.ci_upper)])
+    low, high = sorted([float(test.ci_lower), float(test.ci_upper)])
     return Comparison(
-        starts, scores, reference, float(test["mean"]), tuple(interval), 1 - float(test.confidence_gt_0)
+        starts, scores, reference, float(test["mean"]), (low, high), 1 - float(test.confidence_gt_0)
     )
 
 
@@ -229,7 +230,7 @@ class _Cache:
         return self.known[digest]
 
 
-def _fingerprint(model: torch.nn.Module) -> str:
+def _fingerprint(model: ForecastModel) -> str:
     """A hash of the weights: a checkpoint of the same name may be another one tomorrow."""
     digest = hashlib.blake2b(digest_size=8)
     for weight in model.parameters():

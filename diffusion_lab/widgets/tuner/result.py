@@ -14,7 +14,7 @@ from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster
 from diffusion_lab.inference.labels import forecast_dataset
 from diffusion_lab.stores.store import Store
-from diffusion_lab.verification.ensemble import area_means, summarise
+from diffusion_lab.verification.ensemble import area_means, ensemble_scores
 from diffusion_lab.verification.ranks import rank_table
 from diffusion_lab.verification.spectra import PowerSpectrum
 from diffusion_lab.widgets.raster import Raster
@@ -130,7 +130,7 @@ class Result:
             return dict.fromkeys(SCORES, float("nan"))
         fields = torch.from_numpy(np.ascontiguousarray(self.fields(variable, lead)))[..., None]
         means = area_means(fields, torch.from_numpy(truth.copy())[:, None], self.place.weights)
-        scores = summarise(means, len(self.members))
+        scores = ensemble_scores(means, len(self.members))
         return {name: float(scores[name]) for name in SCORES}
 
     def ranks(self, variable: str, lead: int) -> NDArray[np.float64]:

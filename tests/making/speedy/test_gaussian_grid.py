@@ -5,7 +5,7 @@ import pytest
 from scipy.special import sph_harm_y
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
-from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, area_mean
+from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, coarsened
 
 SOUTH_FIRST = gaussian_latitudes(48)[::-1]  # as jcm has it
 NORTH_FIRST = gaussian_latitudes(32)
@@ -82,7 +82,7 @@ def test_grids_that_are_not_gaussian_or_too_coarse_are_errors():
 
 def test_area_mean_keeps_the_global_mean_and_the_bounds():
     field = (np.random.default_rng(0).random((48, 96)) > 0.5).astype(float)
-    coarse = area_mean(field, 32, 64)
+    coarse = coarsened(field, 32, 64)
 
     def mean(values):
         return np.polynomial.legendre.leggauss(len(values))[1] @ values.mean(axis=1) / 2
@@ -92,4 +92,4 @@ def test_area_mean_keeps_the_global_mean_and_the_bounds():
     # 96 longitudes on 64: a cell centred on a fine one holds it and a quarter of each neighbour.
     row = np.zeros((48, 96))
     row[:, 0] = 1.0
-    np.testing.assert_allclose(area_mean(row, 32, 64)[0, [0, 1, 63]], [2 / 3, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(coarsened(row, 32, 64)[0, [0, 1, 63]], [2 / 3, 0, 0], atol=1e-12)
