@@ -1,8 +1,8 @@
 """Denoisers: the one function a sampler needs, and how a network becomes one.
 
-A denoiser answers D(y; σ) = E[clean | y], the best estimate of the clean state behind y = clean + σ ε.
+A denoiser answers D(y; σ) = E[clean | y], the best estimate of the clean state in y = clean + σ ε.
 A network is turned into one by EDM preconditioning (Karras et al. 2022, arXiv:2206.00364, Sec. 5); what
-changes a denoiser's answer (guidance, errors put in for teaching) wraps one and is one again.
+changes a denoiser's answer (guidance, deliberate errors for teaching) wraps one and is one again.
 """
 
 import math

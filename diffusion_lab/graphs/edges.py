@@ -1,4 +1,4 @@
-"""Which nodes are joined, and what an edge knows of its geometry.
+"""Which nodes are joined, and the geometric attributes of edges.
 
 Edges are (2, E) int64 arrays of (source, target), sorted by target, then source: the messages to one node are
 neighbours in memory.

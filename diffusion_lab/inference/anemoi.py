@@ -44,7 +44,7 @@ def from_anemoi(
     Raises:
         ImportError: anemoi-models is not installed.
         FileNotFoundError: there is no such checkpoint.
-        ValueError: a checkpoint without `trust`, or a model that forecasts cannot be made with here.
+        ValueError: a checkpoint without `trust`, or a model that is not supported here.
         KeyError: the store lacks a variable of the model.
     """
     if not isinstance(model, nn.Module):
@@ -67,7 +67,7 @@ def from_anemoi(
     if len(interface.data_indices) > 1 or interface.model.n_step_output != 1:
         raise ValueError(
             f"the model forecasts {interface.model.n_step_output} steps at once of the datasets "
-            f"{list(interface.data_indices)}; only one step of one dataset is understood"
+            f"{list(interface.data_indices)}; only one step of one dataset is supported"
         )
     store = store if isinstance(store, Store) else open_store(store_path(str(store)))
     network = AnemoiModel(interface).to(choose_device(device)).eval()
@@ -187,7 +187,7 @@ def _scales(processors: Any, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
 
     kinds = [type(processor).__name__ for processor in processors.processors.values()]
     if kinds != [InputNormalizer.__name__]:
-        raise ValueError(f"the model has the processors {kinds}; only InputNormalizer alone is understood")
+        raise ValueError(f"the model has the processors {kinds}; only a single InputNormalizer is supported")
     (normalizer,) = processors.processors.values()
     add, mul = (buffer.double()[list(columns)] for buffer in (normalizer._norm_add, normalizer._norm_mul))
     return -add / mul, 1 / mul
@@ -204,7 +204,7 @@ def _check_trusted(path: Path, trust: bool) -> None:
 
 
 def _release(interface: Any, network: AnemoiModel, store: Store) -> Release:
-    """The document of the model; of the parts that rebuild one of our own models it has none."""
+    """The document of the model; the parts that rebuild one of our own models are empty."""
     defaults = network.peer.inference_defaults
     return Release(
         model=type(network.peer).__name__,

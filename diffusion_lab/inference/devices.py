@@ -3,7 +3,7 @@
     for state in states_on_devices("example-tendency", ["cuda:0", "cuda:1"], "2025-01-15", 10, range(64)):
         ...                                     # (ensemble, cell, variable), one lead after the other
 
-Members do not know of each other, so nothing is exchanged but results. Noise is keyed by member, so it is
+Members are independent, so only results are exchanged. Noise is keyed by member, so it is
 bit-equal on any number of devices; forecasts are bit-equal where the chunks of members are (matrix products
 round differently otherwise), which is what dealing out whole chunks is for.
 """
@@ -153,14 +153,14 @@ def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
 
 @contextmanager
 def _worker(checkpoint: str | Path, device: str, jobs: Sequence[Job]) -> Iterator[Inbox]:
-    """A process that sends the states of its jobs; it ends with the context, whatever it has left to do."""
+    """A process that sends the states of its jobs; leaving the context ends it."""
     spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs), daemon=True)
     process.start()
     sender.close()  # the worker's copy is the only one left: its death ends the pipe
     inbox: Inbox = queue.SimpleQueue()
-    # A pipe holds 64 kB: without somebody to empty it, a device would wait for its turn to be read.
+    # A pipe holds 64 kB: unless it is emptied at once, a device would wait for its turn to be read.
     reader = threading.Thread(target=_read, args=(receiver, inbox), daemon=True)
     reader.start()
     try:
@@ -193,7 +193,7 @@ def _work(sender: Connection, checkpoint: str | Path, device: str, jobs: Sequenc
 
 
 def _receive(inbox: Inbox) -> NDArray[np.float32]:
-    """The next state; what went wrong in the worker goes wrong here."""
+    """The next state; an error of the worker is raised here."""
     answer = inbox.get()
     if isinstance(answer, Exception):
         raise answer

@@ -90,9 +90,12 @@ def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store:
         stdev: likewise.
         store: where units and long names are looked up.
     """
-    roles = [
-        (name, role) for role in ("prognostic", "forcing", "diagnostic") for name in getattr(variables, role)
-    ]
+    by_role: dict[Role, tuple[str, ...]] = {
+        "prognostic": variables.prognostic,
+        "forcing": variables.forcing,
+        "diagnostic": variables.diagnostic,
+    }
+    roles = [(name, role) for role, names in by_role.items() for name in names]
     return [
         VariableInfo(
             name=name,

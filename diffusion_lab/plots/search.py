@@ -1,4 +1,4 @@
-"""A sampler search: how it went, what it costs to be good, what mattered, and whether it holds elsewhere."""
+"""A sampler search: its trials, score against cost, parameter importance, and the result on other dates."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pareto_front(ax: Axes, trials: pd.DataFrame, front: pd.DataFrame) -> None:
     complete = trials[trials["state"] == "complete"]
     ax.plot(complete["calls"], complete["score"], "o", color=SKY, markersize=5, label="complete trials")
     ax.step(front["calls"], front["score"], where="post", color=BLUE)
-    ax.plot(front["calls"], front["score"], "o", color=BLUE, markersize=7, label="none is better for less")
+    ax.plot(front["calls"], front["score"], "o", color=BLUE, markersize=7, label="Pareto front")
     for row in front.itertuples():
         ax.annotate(
             row.sampler, (row.calls, row.score), (4, 5), textcoords="offset points", fontsize="x-small"
@@ -113,7 +113,7 @@ def paired_differences(
         capsize=3,
         label="settings, 95 % intervals",
     )
-    # Not the least of these: to choose by dates that are to judge would flatter the choice.
+    # Not the lowest of these: choosing by the evaluation dates would bias the result.
     answer = 100 / reference * mean[-1]
     ax.plot(calls[-1], answer, "o", color=VERMILION, markersize=8, zorder=3, label="the answer")
     tidy(ax)
@@ -124,7 +124,7 @@ def paired_differences(
 
 
 def _limit(ax: Axes, where: pd.Series, shown: pd.Series, complete: pd.Series) -> None:
-    """Leave room for what matters: hopeless trials are marked at the upper edge."""
+    """Limit the axis to the good trials; those far above are marked at its upper edge."""
     if len(complete) < 3:
         return
     best = complete.min()

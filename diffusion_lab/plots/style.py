@@ -1,7 +1,7 @@
 """Colours, units and axes that all pictures share.
 
-Lines take the Okabe-Ito palette and fields perceptually even maps, which colour-blind eyes can tell apart
-(Okabe & Ito 2008; Crameri et al. 2020, doi:10.1038/s41467-020-19160-7).
+Lines take the Okabe-Ito palette and fields perceptually uniform maps, which colour-blind readers can tell
+apart (Okabe & Ito 2008; Crameri et al. 2020, doi:10.1038/s41467-020-19160-7).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ History = Sequence[tuple[float, Tensor]]
 def lagrange_weights(nodes: Sequence[float], h: float) -> list[float]:
     """w_j = ∫₀ʰ e^(−τ) ℓ_j(τ) dτ, exact for every polynomial of a degree below the number of nodes.
 
-    The w_j are what integrates the powers rightly: Σ_j w_j τ_j^k = ∫₀ʰ e^(−τ) τ^k dτ = k! P(k + 1, h), P
+    The w_j integrate the powers exactly: Σ_j w_j τ_j^k = ∫₀ʰ e^(−τ) τ^k dτ = k! P(k + 1, h), P
     being the regularised incomplete gamma function. Written so, nothing cancels at small h.
 
     Args:

@@ -28,7 +28,7 @@ def heun(
         S_churn: Amount of noise added over the trajectory; acts up to (√2 − 1)·N (`effective_churn`).
         S_min: Lowest level that is churned.
         S_max: Highest level that is churned.
-        S_noise: Standard deviation of the added noise; above 1 makes up for detail lost in denoising.
+        S_noise: Standard deviation of the added noise; above 1 compensates for detail lost in denoising.
         noise: `noise(draw)`, asked only in steps with γ > 0.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, compute_forcing
@@ -14,6 +15,8 @@ from diffusion_lab.stores.variables import Variables
 
 if TYPE_CHECKING:
     from diffusion_lab.stores.store import Store
+
+Dates = Sequence[np.datetime64] | NDArray[np.datetime64]
 
 
 class Normalizer:
@@ -24,7 +27,7 @@ class Normalizer:
         stdev: (variable,), physical units, positive.
     """
 
-    def __init__(self, mean: Tensor, stdev: Tensor) -> None:
+    def __init__(self, mean: Tensor | Sequence[float], stdev: Tensor | Sequence[float]) -> None:
         self.mean = torch.as_tensor(mean, dtype=torch.float32)
         self.stdev = torch.as_tensor(stdev, dtype=torch.float32)
         if not (self.stdev > 0).all():
@@ -81,7 +84,7 @@ class StateReader:
                 f"the store {store.path!r} lacks {', '.join(lacking)}; it has {', '.join(store.variables)}"
             )
 
-    def inputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+    def inputs(self, dates: Dates) -> np.ndarray:
         """Input states, (time, ensemble, grid, input variable) float32, physical units."""
         stored = self._read(dates, self._stored)
         shape = (*stored.shape[:-1], len(self.variables.input))
@@ -93,11 +96,11 @@ class StateReader:
                 states[..., i] = self._computed(name, dates)[:, None]
         return states
 
-    def outputs(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+    def outputs(self, dates: Dates) -> np.ndarray:
         """Output states, (time, ensemble, grid, output variable) float32, physical units."""
         return self._read(dates, self.variables.output)
 
-    def forcings(self, dates: Sequence[np.datetime64]) -> np.ndarray:
+    def forcings(self, dates: Dates) -> np.ndarray:
         """Forcings at any dates, (time, grid, forcing) float32, physical units.
 
         Computed forcings and constants need no stored date; others do.
@@ -115,9 +118,9 @@ class StateReader:
                 fields[..., i] = self._read(dates, [name])[:, 0, :, 0]
         return fields
 
-    def _read(self, dates: Sequence[np.datetime64], names: Sequence[str]) -> np.ndarray:
+    def _read(self, dates: Dates, names: Sequence[str]) -> np.ndarray:
         values = self.store.read([self.store.index(date) for date in dates], names)
         return values.transpose(0, 2, 3, 1)
 
-    def _computed(self, name: str, dates: Sequence[np.datetime64]) -> np.ndarray:
+    def _computed(self, name: str, dates: Dates) -> np.ndarray:
         return compute_forcing(name, np.asarray(dates), self.store.latitudes, self.store.longitudes)

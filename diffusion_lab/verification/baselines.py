@@ -33,7 +33,7 @@ def truth_of(forecast: xr.Dataset, store: Store, *, at_start: bool = False) -> x
 def baselines_of(
     forecast: xr.Dataset, store: Store, climatology: Climatology | None = None
 ) -> dict[str, xr.Dataset]:
-    """Persistence of the start, the climatology of date and hour, and, if it can be had, its ensemble."""
+    """Persistence, the climatology of date and hour, and a climatological ensemble if there are the years."""
     climatology = climatology or climatology_of(store)
 
     def fields(dates: Dates, names: Sequence[str]) -> NDArray[np.float32]:
@@ -53,7 +53,7 @@ def climatological_ensemble(
     """The weather of other years at the time of year and hour of the valid times.
 
     The anomalies from the climatology, of up to 30 dates within 45 days of the day of the year, are added to
-    the climatology of the valid time, so that the turn of the season is not in the spread.
+    the climatology of the valid time, so that the change of season does not add to the spread.
 
     Args:
         forecast: one start or several.
@@ -108,7 +108,8 @@ def _same_season(store: Store, date: np.datetime64) -> Dates:
 
 
 def _day_of_year(dates: Dates) -> NDArray[np.float64]:
-    return (dates - dates.astype("datetime64[Y]").astype(dates.dtype)) / _DAY
+    since: NDArray[np.timedelta64] = np.subtract(dates, dates.astype("datetime64[Y]"))
+    return since / _DAY
 
 
 def _columns(climatology: Climatology, names: Sequence[str]) -> list[int]:

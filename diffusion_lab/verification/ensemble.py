@@ -1,8 +1,8 @@
 """Ensemble scores on torch tensors: fast enough for validation during training and for a live widget.
 
-A score takes two steps, because a ratio of means is not the mean of ratios: `area_means` gives, for each case,
-means over the area that may be averaged over any number of cases, and `ensemble_scores` turns such averages
-into scores. `verification.score` does the same for labelled forecasts, with the `scores` library.
+A score takes two steps, because a ratio of means is not the mean of ratios: `area_means` gives, for each
+case, means over the area that may be averaged over any number of cases, and `ensemble_scores` turns such
+averages into scores. `verification.score` does the same for labelled forecasts, with the `scores` library.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
 Forecasts are datasets with a variable for each field, of dimensions (time, ensemble, cell) with a lead time
 for each time, or (start, lead_time, ensemble, cell) for several starts. `summary` averages the means over
-starts and turns them into scores. Numbers come from the `scores` library (doi:10.21105/joss.06889) as far as
-it has them.
+starts and turns them into scores. Numbers come from the `scores` library (doi:10.21105/joss.06889) where it
+has them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def case_means(
         for name in names:
             fields = {other: by_name[name] for other, by_name in others.items()}
             ensemble, observed = _aligned(forecast[name], fields.pop("truth"))
-            observed = observed.where(ensemble.notnull().all("ensemble"))  # the scores skip what is unknown
+            observed = observed.where(ensemble.notnull().all("ensemble"))  # the scores skip NaN
             normal = fields.pop("the climatology", None)
             means = _error_means(ensemble, observed, weights)
             for baseline, field in fields.items():
@@ -180,7 +180,7 @@ def _event_means(
 ) -> dict[str, xr.DataArray]:
     tables = []
     for threshold, above in thresholds.values():
-        sign = 1 if above else -1  # below a threshold is above it with all signs turned
+        sign = 1 if above else -1  # below a threshold is above it with all signs reversed
         limit = _values(_aligned(threshold, truth)[0])
         signed = (sign * _values(forecast), sign * _values(truth), sign * limit)
         tables.append(event_table(*signed, weights.values))
@@ -198,7 +198,7 @@ def _power_means(
     members = spectrum(torch.from_numpy(_values(forecast))).mean(-2)
     of_mean = spectrum(torch.from_numpy(_values(forecast.mean("ensemble"))))
     of_truth = spectrum(torch.from_numpy(_values(truth)))
-    known = of_truth.isfinite()  # or averages over starts would be of different ones
+    known = of_truth.isfinite()  # otherwise averages would be over different starts
     members, of_mean = (power.where(known, torch.nan) for power in (members, of_mean))
     coords = {"wavenumber": spectrum.wavenumbers}
     return {

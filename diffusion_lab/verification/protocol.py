@@ -50,8 +50,8 @@ def forecast_ensembles(
         settings: likewise.
         data: likewise.
         progress: show a bar.
-        folder: keeps the forecast of each start in a file there, and takes up what an earlier call with the
-            same weights and settings has left; the answer is then read from the files as it is used.
+        folder: keeps the forecast of each start in a file there, and reuses those of earlier calls with the
+            same weights and settings; the result is then read from the files lazily.
 
     Returns:
         Dataset with dims (start, lead_time, ensemble, cell).
@@ -72,7 +72,7 @@ def forecast_ensembles(
                 forecast = by_lead_time(rollout.dataset())
             if path is not None:
                 if not path.exists():
-                    # Under its name only when it is whole: a run may stop in the middle of a file.
+                    # Renamed only when complete: a run may stop in the middle of a file.
                     forecast.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf")
                     path.with_suffix(".partial").rename(path)
                 forecast = xr.open_dataset(path, engine="h5netcdf", chunks={}, decode_timedelta=True)
@@ -197,7 +197,7 @@ def score(
                 spectrum=spectrum,
             )
             means.append(case)
-    # What not all starts have would be an average over others than those it is compared with.
+    # A score that some starts lack would be an average over fewer starts than the others.
     common = [name for name in means[0].data_vars if all(name in case for case in means)]
     return summarise(xr.concat([case[common] for case in means], "start", combine_attrs="override"))
 

@@ -30,7 +30,7 @@ def summarise(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
         `<name>_fair_crps`) and the skill `<name>_crpss` = 1 − fair CRPS / that; `rank_histogram` (…, rank)
         with its test, see `ranks.flatness`; `brier`, `brier_skill`, `roc_area`, `event_share` and
         `event_happened` (…, event), see `events`; `power`, `mean_power`, `truth_power` and `power_ratio` of
-        members to truth (…, wavenumber). Scores that cannot be had without something are left out with it.
+        members to truth (…, wavenumber). Scores whose ingredients are missing are left out.
         `<score>_interval` (bound, …) is NaN with fewer than five starts.
     """
     scores = _scores_of(means.mean("start", keep_attrs=True))

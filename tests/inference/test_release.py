@@ -94,9 +94,7 @@ def test_units_are_those_of_the_store_and_unknown_where_it_says_none(toy_store, 
 def test_truncated_files_are_refused(checkpoint, tmp_path, kept):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(checkpoint.read_bytes()[:kept])
-    with pytest.raises(
-        ValueError, match=r"cut.safetensors is not a readable safetensors file .* Copy it again"
-    ):
+    with pytest.raises(ValueError, match=r"cut.safetensors is not a readable .* Copy it again"):
         load_release(path)
 
 

@@ -1,4 +1,4 @@
-"""The sampler search: which schedule and solver make the best ensemble for the network calls one can afford.
+"""The sampler search: which schedule and solver make the best ensemble for a given number of network calls.
 
     result = search_sampler(load_forecaster("example-tendency"), dates, budget=60, max_calls=20)
     forecaster.rollout(date, steps=10, members=16, settings=result.settings).dataset()
@@ -198,7 +198,7 @@ def _run_trial(
     trial.set_user_attr("settings", settings.as_dict())
     trial.set_user_attr("calls", calls)
     scores: list[float] = []
-    # The dates in an order of the seed's own: the first few should not all be of one season.
+    # In random order: the first few dates should not all be of one season.
     for index in np.random.default_rng(scorer.seed).permutation(len(scorer.starts)):
         try:
             scores.append(scorer(settings, int(index)))

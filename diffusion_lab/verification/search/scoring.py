@@ -87,7 +87,7 @@ class SettingScorer:
         self._store = reader.store
         self._weights = torch.as_tensor(area_weights(forecaster.latitudes, forecaster.longitudes)).double()
         leads = np.arange(1, steps + 1) * forecaster.step
-        valid = (self.starts[:, None] + leads).reshape(-1)
+        valid: NDArray[np.datetime64] = np.add(self.starts[:, None], leads).reshape(-1)
         truth = torch.from_numpy(reader.outputs(valid))[:, 0].double()
         self._truth = truth.unflatten(0, (len(self.starts), steps))  # (start, lead, grid, variable)
         now = torch.from_numpy(reader.outputs(self.starts))[:, :1].double()
@@ -215,7 +215,7 @@ class _Cache:
             for line in path.read_text().splitlines():
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:  # the line that was being written when the power failed
+                except json.JSONDecodeError:  # a line whose writing was interrupted
                     continue
                 self.known[entry["key"]] = entry["score"]
 
@@ -231,7 +231,7 @@ class _Cache:
 
 
 def _fingerprint(model: ForecastModel) -> str:
-    """A hash of the weights: a checkpoint of the same name may be another one tomorrow."""
+    """A hash of the weights: a checkpoint may be replaced by another of the same name."""
     digest = hashlib.blake2b(digest_size=8)
     for weight in model.parameters():
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -1,7 +1,7 @@
 """What a sampler search chooses from, and how Optuna's parameters become settings of a forecast.
 
 Not all parameters exist in all trials: ρ belongs to the Karras schedule, and churn to the samplers that know
-it. A parameter is asked for only where it acts, so that no trial is told apart by a number without effect.
+it. A parameter is asked for only where it acts, so that trials never differ in a parameter without effect.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SearchSpace(BaseModel):
         S_noise: standard deviation of the noise that churn adds.
 
     Raises:
-        ValueError: naming a name that is not known, or a range that is empty or overlaps one it must not.
+        ValueError: an unknown name, or a range that is empty or overlaps another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,7 +105,7 @@ class SearchSpace(BaseModel):
         """Let a trial choose settings that need no more than `max_calls` network calls.
 
         The trial chooses the number of calls, which means the same for all samplers; the number of steps is
-        the largest that they pay for.
+        the largest within that number.
 
         Args:
             trial: Optuna's.
@@ -159,7 +159,7 @@ class SearchSpace(BaseModel):
         return {key: self._number(trial, key, log=key in log) for key in _CHURN}
 
     def _number(self, trial: Trial, key: str, log: bool = False) -> float:
-        """A number of three digits: what a person would write down is what was tried."""
+        """A number of three digits, so that what is printed is exactly what was tried."""
         low, high = getattr(self, key)
         value = float(f"{trial.suggest_float(key, low, high, log=log):.3g}")
         return min(max(value, low), high)
