@@ -174,10 +174,10 @@ def _build(
             f"the graph built from the recipe {release.graph} is not the one the weights were trained on; "
             "load the checkpoint with the version of diffusion_lab that made it"
         )
-    scales = {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
-    counts = {name: release.arguments[name] for name in ("num_input", "num_output", "num_prognostic")}
-    architecture = Architecture(**{k: v for k, v in release.arguments.items() if k not in counts})
-    model = MODELS[release.model](graph, **counts, architecture=architecture, **scales)
+    given: dict[str, Any] = dict(release.arguments)  # of a document: the constructors check them
+    own = {name: given.pop(name) for name in ("num_input", "num_output", "num_prognostic")}
+    own |= {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
+    model = MODELS[release.model](graph, architecture=Architecture(**given), **own)
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
