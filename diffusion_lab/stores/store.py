@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
+from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, parse_date, show_date
 from diffusion_lab.stores.statistics import STATISTICS, Statistics
 
 Role = Literal["forcing", "prognostic", "diagnostic"]
@@ -232,7 +232,7 @@ class Store:
         Raises:
             KeyError: if the store has no such date.
         """
-        wanted = np.datetime64(date, "s")
+        wanted = parse_date(date).astype("datetime64[s]")
         steps, rest = divmod(wanted - self.dates[0], self.frequency)
         if rest or not 0 <= steps < len(self.dates):
             raise KeyError(
