@@ -18,6 +18,7 @@ from diffusion_lab.inference.trained import TrainedModel
 from diffusion_lab.models import compile_blocks
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import parse_date
 from diffusion_lab.stores.store import Store
 
 if TYPE_CHECKING:
@@ -124,17 +125,19 @@ class Forecaster(TrainedModel):
 
         Raises:
             KeyError: the store lacks the date or a variable.
-            ValueError: fewer than one step or member, or a store on other cells.
+            ValueError: what is not a date; as `Rollout`; or a store on other cells.
         """
         return Rollout(
             trained=self,
             reader=self.reader(data),
-            date=np.datetime64(date, "s"),
+            date=parse_date(date).astype("datetime64[s]"),
             steps=steps,
             members=range(members) if isinstance(members, int) else list(members),
             seed=seed,
             settings=settings or self.settings,
-            members_per_call=members_per_call or default_members_per_call(self.device),
+            members_per_call=(
+                default_members_per_call(self.device) if members_per_call is None else members_per_call
+            ),
             wrap=wrap,
         )
 
