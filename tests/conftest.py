@@ -210,8 +210,8 @@ def released(config, path, perturb_scale):
     """A checkpoint of an untrained network, its weights moved by `perturb_scale` times random numbers."""
     import torch
 
-    from diffusion_lab.commands.train import export_release
     from diffusion_lab.training.build import build
+    from diffusion_lab.training.release import export_release
 
     run = build(config)
     generator = torch.Generator().manual_seed(7)

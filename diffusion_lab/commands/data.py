@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.table import Column, Table
+
+from diffusion_lab.commands.console import console
 
 _CREATE_HELP = """\
 Create a store, the zarr folder that training and verification read, from a recipe.
@@ -59,11 +60,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     listing.set_defaults(run=run_list)
 
 
-def _console() -> Console:
-    # Wide enough for whole numbers, also where the output is piped; a narrow terminal breaks the lines.
-    return Console(width=max(Console().width, 110))
-
-
 def run_create(arguments: argparse.Namespace) -> None:
     """Create a store; see `create --help`."""
     from diffusion_lab.stores.inspect import describe_store
@@ -80,7 +76,7 @@ def run_create(arguments: argparse.Namespace) -> None:
         if arguments.start or arguments.end:
             raise ValueError("--start and --end go with 'speedy'; a recipe says its dates under dates.")
         store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
-    _console().print(describe_store(store))
+    console().print(describe_store(store))
 
 
 def run_inspect(arguments: argparse.Namespace) -> None:
@@ -88,7 +84,7 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     from diffusion_lab.stores.inspect import describe_store
     from diffusion_lab.stores.store import open_store
 
-    _console().print(describe_store(open_store(arguments.store)))
+    console().print(describe_store(open_store(arguments.store)))
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -103,4 +99,4 @@ def run_list(arguments: argparse.Namespace) -> None:
     )
     for name, file in shipped_recipes().items():
         table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
-    _console().print(table)
+    console().print(table)

@@ -6,12 +6,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from diffusion_lab.config.names import find
-
-if TYPE_CHECKING:
-    from diffusion_lab.config.schema import Config
+from diffusion_lab.config.schema import Config
 
 # By name, as everything that a config names: reading a config imports no network, no sampler, no task.
 TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"

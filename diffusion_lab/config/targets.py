@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -36,7 +36,7 @@ def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     found: dict[str, inspect.Parameter] = {}
     makers = [target]
     if inspect.isclass(target):
-        makers = [cls.__init__ for cls in target.__mro__ if "__init__" in cls.__dict__ and cls is not object]
+        makers = [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]
     for maker in makers:
         own = list(inspect.signature(maker).parameters.values())[1 if inspect.isclass(target) else 0 :]
         for parameter in own:
@@ -103,9 +103,9 @@ def _find(node: Mapping[str, Any], path: str = "") -> Callable:
     return target
 
 
-def target_given(*given: str, offered: Sequence[str] = ()) -> Any:
-    """The type of a node with `_target_`; arguments as `check_target`."""
-    return Annotated[dict[str, Any], BeforeValidator(partial(check_target, given=given, offered=offered))]
+def given_target(*given: str, offered: Sequence[str] = ()) -> BeforeValidator:
+    """Checks a node with `_target_`; arguments as `check_target`."""
+    return BeforeValidator(partial(check_target, given=given, offered=offered))
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -7,18 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import checkpoints, store_path, stores
-from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, nearest, parameters
+from diffusion_lab.config import (
+    NOISE_ARGUMENTS,
+    Config,
+    ConfigError,
+    Window,
+    find,
+    instantiate,
+    nearest,
+    parameters,
+)
 from diffusion_lab.inference.release import load_release
 from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.sampling import SamplingSettings
-from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.dates import Period, lead_name
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
 from diffusion_lab.stores.module import ForecastDataModule, forecast_starts
 from diffusion_lab.stores.states import Normalizer
@@ -57,8 +67,8 @@ def build(config: Config) -> Run:
     data = ForecastDataModule(
         store,
         variables,
-        (loader.training.start, loader.training.end),
-        (loader.validation.start, loader.validation.end),
+        loader.training.period,
+        loader.validation.period,
         step=config.data.timestep,
         multistep_input=training.multistep_input,
         batch_size=loader.batch_size,
@@ -108,18 +118,18 @@ def check_dates(store: Store, config: Config) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    step, inputs = config.data.timestep, config.training.multistep_input
+    inputs = config.training.multistep_input
 
-    def check(path: str, value: str, window: tuple[str, str] | None) -> None:
+    def check(path: str, value: str, window: Period | None) -> None:
         try:
-            forecast_starts(store, lead_timedelta(step), inputs, window)
+            forecast_starts(store, config.data.timestep, inputs, window)
         except ValueError as error:
             raise ConfigError(f"{path} = {value}: {error}") from None
 
-    check("data.timestep", step, None)
+    check("data.timestep", lead_name(config.data.timestep), None)
     for name in ("training", "validation"):
-        start, end = (window := getattr(config.dataloader, name)).start, window.end
-        check(f"dataloader.{name}", f"{start} to {end}", (start, end))
+        window: Window = getattr(config.dataloader, name)
+        check(f"dataloader.{name}", f"{window.start} to {window.end}", window.period)
 
 
 def check_tendencies(store: Store, config: Config) -> None:
@@ -129,10 +139,11 @@ def check_tendencies(store: Store, config: Config) -> None:
         ConfigError: the store has none.
     """
     known, _ = parameters(find(config.model.model.target))
-    if "tendency_mean" in known and config.data.timestep not in store.tendency_leads:
+    step = lead_name(config.data.timestep)
+    if "tendency_mean" in known and step not in store.tendency_leads:
         leads = ", ".join(store.tendency_leads)
         raise ConfigError(
-            f"data.timestep = {config.data.timestep!r}: {config.model.model.target.rpartition('.')[2]} needs "
+            f"data.timestep = {step!r}: {config.model.model.target.rpartition('.')[2]} needs "
             f"statistics_tendencies for this step, and {store.path!r} has "
             + (f"them for {leads}; write data.timestep: {store.tendency_leads[0]}" if leads else "none; ")
             + (", or " if leads else "")
@@ -150,7 +161,7 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
     settings = SamplingSettings(**diffusion.inference_defaults.model_dump())
     torch.manual_seed(training.seed)  # initial weights
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
-    model = build_model(config, store, variables, graph)
+    model = build_network(config, store, variables, graph)
     if training.initial_weights is not None:
         take_weights(model, training.initial_weights)
     loss = instantiate(
@@ -184,7 +195,7 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
     return instantiate(node, **given)
 
 
-def build_model(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
+def build_network(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
     """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
 
     A class of the user's own is given those of the arguments that it takes, and its further keys.
@@ -216,7 +227,7 @@ def build_model(config: Config, store: Store, variables: Variables, graph: Heter
         arguments |= dict(zip(("tendency_mean", "tendency_stdev"), scales, strict=True))
     taken = {key: value for key, value in arguments.items() if key in known}
     model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
-    set_kernels(model, embedder, group.layer_kernels.LayerNorm)
+    replace_layers(model, embedder, group.layer_kernels.LayerNorm)
     return model
 
 
@@ -254,7 +265,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
     return len(fitting)
 
 
-def set_kernels(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
+def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
     """Put what the config names in place of every noise embedding and every conditional layer norm."""
     kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
     for parent in list(model.modules()):
@@ -276,7 +287,9 @@ def own_parts(config: Config) -> list[str]:
     return [path for path, name in named.items() if not find(name).__module__.startswith("diffusion_lab.")]
 
 
-def tendency_scales(store: Store, variables: Variables, step: str) -> tuple[torch.Tensor, torch.Tensor]:
+def tendency_scales(
+    store: Store, variables: Variables, step: np.timedelta64 | str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the change over a step, over the state's standard deviation.
 
     Raises:

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
+from diffusion_lab.training.lock import hold
 
 # What may differ when a run goes on: the kind of device, the processes that read, where files lie.
 _MAY_CHANGE = (
@@ -45,7 +46,19 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
 
     Raises:
         KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
+        ConfigError: the folder holds a run with other settings, another process trains in it, or the machine
+            lacks the devices.
     """
+    # Of several processes of one training the first holds the folder.
+    with hold(run.folder) if _is_first() else nullcontext():
+        return _fit(run, callbacks)
+
+
+def _is_first() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
     config, folder = run.config, run.folder
     _remember(config, folder)
     if config.system.threads:
@@ -187,5 +200,5 @@ def _remember(config: Config, folder: Path) -> None:
                 f"{folder} holds a run with another {', '.join(changed)}; resume with the same settings, "
                 "or start another run with name=SOMETHING_ELSE"
             )
-    if rank_zero_only.rank == 0:
+    if _is_first():
         path.write_text(yaml.safe_dump(now, sort_keys=False))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.commands.train import export_release
 from diffusion_lab.config import ConfigError
 from diffusion_lab.models import DiffusionModelEncProcDec
 from diffusion_lab.stores.states import Normalizer
 from diffusion_lab.training.build import build, select_variables, tendency_scales
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+from diffusion_lab.training.release import export_release
 
 
 def test_tendency_scales_by_hand(toy_config, tmp_path, toy_store):

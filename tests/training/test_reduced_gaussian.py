@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.commands.train import export_release
 from diffusion_lab.graphs import multi_scale
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.making import StoreMetadata, Variable, create_store
 from diffusion_lab.plots import forecast_panel
 from diffusion_lab.training.build import build
 from diffusion_lab.training.fit import fit
+from diffusion_lab.training.release import export_release
 from diffusion_lab.verification.layout import by_lead_time
 from diffusion_lab.verification.protocol import score, truth_of
 

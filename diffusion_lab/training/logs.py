@@ -1,0 +1,16 @@
+"""What a run has logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_log(folder: Path) -> pd.DataFrame:
+    """All that a run logged: a resumed session takes over from the step it began at."""
+    files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
+    sessions = [pd.read_csv(file) for file in files]
+    starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]
+    kept = [session[session["step"] < start] for session, start in zip(sessions, starts, strict=True)]
+    return pd.concat(kept).sort_values("step", kind="stable")
