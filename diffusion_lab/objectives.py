@@ -94,6 +94,8 @@ class MSELoss(nn.Module):
         variable_weights: (variable,), one factor each; all 1 if left out.
     """
 
+    node_weights: Tensor
+
     def __init__(self, node_weights: Tensor, variable_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         node_weights = torch.as_tensor(node_weights, dtype=torch.float64)

@@ -65,7 +65,7 @@ def tutorials() -> Path:
 @contextmanager
 def tuner_notebook() -> Iterator[Path]:
     """A notebook of one cell that shows the tuner, in a temporary folder."""
-    cell = {
+    cell: dict[str, object] = {
         "cell_type": "code",
         "id": "tuner",
         "metadata": {},

@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
@@ -41,6 +40,7 @@ from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.training.build import Run, build, own_parts
 from diffusion_lab.training.callbacks import LEVEL_BINS
+from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.fit import fit
 from diffusion_lab.training.logs import read_log
 from diffusion_lab.training.release import export_release, training_facts
@@ -53,7 +53,7 @@ def train(config: Config, command: str) -> None:
         config: what to train.
         command: what the user typed, for the model card.
     """
-    out = console(quiet=rank_zero_only.rank > 0)
+    out = console(quiet=not is_first())
     run = build(config)
     parameters = sum(p.numel() for p in run.task.model.parameters())
     out.print(
@@ -139,7 +139,7 @@ def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str
     # Bars of runs side by side would draw over each other; whoever wants them says so.
     words = hydra_overrides(["diagnostics.progress_bar=false", *overrides], config_dir, sweep=True)
     parsed = _parse([word for word in words if not word.startswith("hydra.searchpath=")])
-    fixed = [one.input_line for one in parsed if not one.is_sweep_override()]
+    fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
     swept = [one for one in parsed if one.is_sweep_override()]
     if not swept:
         raise ConfigError("--multirun wants values to choose from, as in training.lr=1e-4,1e-3")
@@ -164,9 +164,10 @@ def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str
 def run_one(config: DictConfig) -> None:
     """One run of a sweep, in its own folder."""
     job = HydraConfig.get()
-    config = complete(config, job.job.config_name)
+    name = str(job.job.config_name)
+    config = complete(config, name)
     config.system.output = job.runtime.output_dir
-    command = ["diffusion-lab", "train", "--config-name", job.job.config_name, *job.overrides.task]
+    command = ["diffusion-lab", "train", "--config-name", name, *map(str, job.overrides.task)]
     train(validate(config), command=shlex.join(command))
 
 

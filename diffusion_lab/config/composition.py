@@ -111,7 +111,7 @@ def complete(config: DictConfig, config_name: str) -> DictConfig:
     own = cast(dict[str, Any], OmegaConf.to_container(config))
     own.setdefault("name", Path(config_name).stem)
     _fill(own, copy.deepcopy(shipped()))
-    return cast(DictConfig, OmegaConf.create(own))
+    return OmegaConf.create(own)
 
 
 @lru_cache(maxsize=1)

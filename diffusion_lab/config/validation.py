@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, PlainValidator, ValidationError
+from pydantic import BaseModel, PlainValidator, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from diffusion_lab.config.composition import shipped
@@ -59,9 +59,9 @@ def _unchecked(schema: type[BaseModel], node: Mapping[str, Any]) -> Any:
 def _unchecked_value(field: FieldInfo, value: Any) -> Any:
     if (group := _group(field.annotation)) is not None:
         return _unchecked(group, value)
-    readers = (reader.func for reader in field.metadata if isinstance(reader, PlainValidator))
-    for read in readers:  # dates and lengths of time are values, not words, also where nothing is checked
-        return read(value)
+    if any(isinstance(part, PlainValidator) for part in field.metadata):
+        # Dates and lengths of time are values, not words, also where nothing is checked.
+        return TypeAdapter[Any](Annotated[field.annotation, *field.metadata]).validate_python(value)
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +169,9 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
         node_weights=graph["data"].area_weight,
         variable_weights=[training.variable_weights.get(name, 1.0) for name in variables.output],
     )
-    task = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
-    return (find(training.model_task) if training.model_task else task)(
+    usual = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
+    task: Callable[..., GraphForecaster] = find(training.model_task) if training.model_task else usual
+    return task(
         model,
         objective,
         loss,
@@ -191,7 +192,8 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
     known, _ = parameters(find(node["_target_"]))
     given = {key: getattr(diffusion, key) for key in NOISE_ARGUMENTS if key in known and key not in node}
     if diffusion.noise_max_wavenumber is not None:
-        given["field"] = SphericalNoise(store.latitudes, store.longitudes, diffusion.noise_max_wavenumber)
+        nodes = torch.from_numpy(store.latitudes), torch.from_numpy(store.longitudes)
+        given["field"] = SphericalNoise(*nodes, diffusion.noise_max_wavenumber)
     return instantiate(node, **given)
 
 

@@ -34,7 +34,7 @@ class NoiseLevelLoss(Callback):
         """Collect, and log every `log_every_n_steps`."""
         self._losses.append(outputs["sample_loss"].flatten())
         self._sigmas.append(outputs["sigma"].flatten())
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning
             return
         losses, sigmas = (
             torch.cat(gather([torch.cat(values).cpu()], trainer.world_size))
@@ -61,7 +61,7 @@ class Throughput(Callback):
     ) -> None:
         """Count, and log every `log_every_n_steps`."""
         self._samples += len(batch[0]) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("train/samples_per_s", self._samples / (now - self._since), prog_bar=True)
             self._since, self._samples = now, 0

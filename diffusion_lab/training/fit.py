@@ -16,12 +16,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
+from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.lock import hold
 
 # What may differ when a run goes on: the kind of device, the processes that read, where files lie.
@@ -50,12 +50,8 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
             lacks the devices.
     """
     # Of several processes of one training the first holds the folder.
-    with hold(run.folder) if _is_first() else nullcontext():
+    with hold(run.folder) if is_first() else nullcontext():
         return _fit(run, callbacks)
-
-
-def _is_first() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
@@ -200,5 +196,5 @@ def _remember(config: Config, folder: Path) -> None:
                 f"{folder} holds a run with another {', '.join(changed)}; resume with the same settings, "
                 "or start another run with name=SOMETHING_ELSE"
             )
-    if _is_first():
+    if is_first():
         path.write_text(yaml.safe_dump(now, sort_keys=False))

@@ -45,6 +45,7 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     names = variables.prognostic + variables.forcing + variables.diagnostic
     normalizer = Normalizer.of(store, names)
+    defaults = config.model.model.diffusion.inference_defaults
     release = Release(
         model=type(model).__name__,
         arguments=model.arguments,
@@ -54,7 +55,10 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
         field_shape=list(store.field_shape),
         step=lead_name(config.data.timestep),
         noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,
-        inference_defaults=config.model.model.diffusion.inference_defaults.model_dump(),
+        inference_defaults={
+            "noise_scheduler": defaults.noise_scheduler,
+            "diffusion_sampler": defaults.diffusion_sampler,
+        },
         store=config.dataloader.dataset,
         training=training,
     )
