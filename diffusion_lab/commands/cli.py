@@ -26,7 +26,7 @@ Diffusion-based probabilistic weather forecasting on graphs.
   diffusion-lab tune checkpoint=example-tendency              search for the best sampler setting
   diffusion-lab data create RECIPE.yaml OUT.zarr              make a store of your own data
   diffusion-lab lab                                           the tutorials in JupyterLab
-  diffusion-lab guide                                         how to come from ECMWF's guide, and Anemoi
+  diffusion-lab guide                                         moving from ECMWF's guide, and Anemoi
 
 Settings are given as key=value. Each command's --help lists its keys."""
 
@@ -49,7 +49,7 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
   diffusion-lab train --cfg job --resolve                      show the config and stop
 
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
-Stopped, by Ctrl-C or worse? The same command goes on where it was and reaches the same weights."""
+If it is stopped, even killed, the same command resumes where it was and reaches the same weights."""
 
 _REQUESTS = {
     "forecast": "make an ensemble forecast",
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
     """Let SIGTERM, which schedulers and `kill` send, end a command as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody handle signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
 
@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_guide_parser(commands: argparse._SubParsersAction) -> None:
-    text = "how to come from ECMWF's guide: its commands, its names and ours, what stands where"
+    text = "how to move from ECMWF's guide: its commands, its names and ours, where each setting is"
     guide = commands.add_parser("guide", help=text, description=f"Print {text}.")
     guide.set_defaults(run=_guide)
 

@@ -22,8 +22,8 @@ the computed forcings to add, and the training period over which statistics are 
     variables: {t2m: t2m, z500: {variable: z, level: 500}}
     forcings: [cos_latitude, sin_latitude, cos_julian_day, sin_julian_day]
 
-The recipes that come along (diffusion-lab data list) can be given by name, and are to be copied and changed.
-Interrupted? Run the same command again: it goes on where it stopped, and gives the same store."""
+The shipped recipes (diffusion-lab data list) can be given by name, and are meant to be copied and changed.
+If it is interrupted, the same command resumes where it stopped and makes the same store."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -61,16 +61,16 @@ def train(config: Config, command: str) -> None:
         f"{len(run.data.train_set):,} samples of {run.store.path}, {config.training.max_steps} steps"
     )
     if (run.folder / "last.ckpt").exists():
-        out.print(f"going on from {run.folder / 'last.ckpt'}")
+        out.print(f"resuming from {run.folder / 'last.ckpt'}")
     if own := own_parts(config):
         out.print(
-            f"[yellow]{', '.join(own)}: a class of your own. A released checkpoint runs no code when it is "
-            f"loaded, so none is written; the weights stay in {run.folder / 'last.ckpt'}[/]"
+            f"[yellow]{', '.join(own)}: your own class. A release checkpoint cannot contain code, so none is "
+            f"written; the weights stay in {run.folder / 'last.ckpt'}[/]"
         )
     if config.diagnostics.evaluation.enabled:
-        evaluation_starts(run)  # a test window without data is an error now, not after the training
+        evaluation_starts(run)  # so that a test window without data is an error before the training
     seconds = fit(run)
-    if own or run.task.global_rank > 0:  # of several processes one goes on alone
+    if own or run.task.global_rank > 0:  # of several processes only the first continues
         return
     path = export_release(
         run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
@@ -131,19 +131,19 @@ def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str
     """Train each combination of the overrides' values, such as "training.lr=1e-4,1e-3".
 
     A run lives in FOLDER/KEY=VALUE,…, where FOLDER is what `system.output` would be without the sweep and the
-    keys are those that are swept. The same command goes on with runs that were stopped.
+    keys are those that are swept. The same command resumes runs that were stopped.
 
     Raises:
         ConfigError: no override has several values, or the config cannot be used.
     """
-    # Bars of runs side by side would draw over each other; whoever wants them says so.
+    # The progress bars of parallel runs would overwrite each other; they can be turned on explicitly.
     words = hydra_overrides(["diagnostics.progress_bar=false", *overrides], config_dir, sweep=True)
     parsed = _parse([word for word in words if not word.startswith("hydra.searchpath=")])
     fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
     swept = [one for one in parsed if one.is_sweep_override()]
     if not swept:
-        raise ConfigError("--multirun wants values to choose from, as in training.lr=1e-4,1e-3")
-    # What is wrong with a run is told now, not when its turn comes.
+        raise ConfigError("--multirun needs several values of a key, as in training.lr=1e-4,1e-3")
+    # Report what is wrong with any run now rather than when its turn comes.
     choices = [_choices(one) for one in swept if one.is_discrete_sweep()]
     configs = [validate(compose([*fixed, *some], config_name, config_dir)) for some in product(*choices)]
     output = configs[0].system.output

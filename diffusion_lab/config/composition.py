@@ -48,7 +48,7 @@ def compose(
 ) -> DictConfig:
     """Compose a config from its groups.
 
-    A file of your own need not say everything: what a group leaves out is as in the shipped group.
+    Your own file may be partial: what a group leaves out is taken from the shipped group.
 
     Args:
         overrides: Hydra overrides such as "model=transformer_diffusion" or "training.lr=3e-4".
@@ -157,7 +157,7 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig
 
 
 def _missing(error: MissingConfigException) -> str:
-    """Which group, or which file of a group, there is not."""
+    """Name the group, or the file of a group, that does not exist."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
         return f"{group} = {name!r}: there is no such group{nearest(group, shipped())}"

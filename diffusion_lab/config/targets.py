@@ -29,9 +29,9 @@ def is_target(node: Any) -> bool:
 
 
 def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Named parameters of a class or function, and whether it takes any other keyword too.
+    """The named parameters of a class or function, and whether it accepts any other keyword.
 
-    Those that a class hands on by `**options` are its base's.
+    Those that a class passes on by `**options` are those of its base.
     """
     found: dict[str, inspect.Parameter] = {}
     makers = [target]
@@ -85,7 +85,7 @@ def check_target(
 
 
 def _check_nested(path: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """A target among the arguments of another: its names and keys; what is lacking may yet be given."""
+    """A target among the arguments of another: names and keys only, arguments may be added later."""
     known, takes_any = parameters(_find(node, f"{path}."))
     for key, value in node.items():
         if key != "_target_" and key not in known and not takes_any:
@@ -99,7 +99,7 @@ def _find(node: Mapping[str, Any], path: str = "") -> Callable:
     except ValueError as error:
         raise fault(f"{path}_target_", node["_target_"], str(error)) from None
     if not callable(target):
-        raise fault(f"{path}_target_", node["_target_"], "is no class or function")
+        raise fault(f"{path}_target_", node["_target_"], "is not a class or function")
     return target
 
 

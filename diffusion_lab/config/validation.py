@@ -20,8 +20,8 @@ from diffusion_lab.spelling import nearest
 def validate(config: DictConfig) -> Config:
     """Resolve a composed config and check types, ranges, names, and what must agree.
 
-    With `config_validation: False` nothing of that is checked and unknown keys are left aside: each class
-    still refuses values that it cannot use, but only when it is built.
+    With `config_validation: False` none of this is checked and unknown keys are ignored: each class still
+    refuses values that it cannot use, but only when it is built.
 
     Raises:
         ConfigError: listing each fault as path, value and remedy.

@@ -187,7 +187,7 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
 
 
 def build_objective(config: Config, store: Store) -> DiffusionObjective:
-    """The objective; what it does not say of the noise is as in `model.model.diffusion`."""
+    """The objective; noise settings that it leaves out are those of `model.model.diffusion`."""
     node, diffusion = config.training.objective, config.model.model.diffusion
     known, _ = parameters(find(node["_target_"]))
     given = {key: getattr(diffusion, key) for key in NOISE_ARGUMENTS if key in known and key not in node}
@@ -200,7 +200,7 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
 def build_network(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
     """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
 
-    A class of the user's own is given those of the arguments that it takes, and its further keys.
+    A user-defined class gets those of the arguments that it accepts, and its own further keys.
     """
     node, group = config.model.model, config.model
     diffusion, embedder = node.diffusion, node.diffusion.noise_embedder
@@ -234,9 +234,9 @@ def build_network(config: Config, store: Store, variables: Variables, graph: Het
 
 
 def take_weights(model: nn.Module, checkpoint: str) -> int:
-    """Start from the weights of a release checkpoint, as far as names and shapes are the model's.
+    """Initialise from the weights of a release checkpoint, where names and shapes match.
 
-    So a training goes on with other data or noise, and a network with another processor begins with a trained
+    This continues a training with other data or noise, and gives a network with another processor a trained
     encoder and decoder.
 
     Args:
@@ -244,7 +244,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
         checkpoint: a released name or a path.
 
     Returns:
-        How many of the model's parameters (tensors) were taken over.
+        The number of the model's parameter tensors that were initialised.
 
     Raises:
         ConfigError: there is no such checkpoint, or nothing in it fits.
@@ -268,7 +268,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
 
 
 def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
-    """Put what the config names in place of every noise embedding and every conditional layer norm."""
+    """Replace every noise embedding and conditional layer norm by what the config names."""
     kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -278,7 +278,7 @@ def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Ma
 
 
 def own_parts(config: Config) -> list[str]:
-    """Where the config names classes that a release checkpoint cannot hold: it runs no code but ours."""
+    """Where the config names classes that a release checkpoint, which knows only ours, cannot represent."""
     diffusion = config.model.model.diffusion
     named = {
         "graph": config.graph["_target_"],

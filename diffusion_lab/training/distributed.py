@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other beyond gradients."""
+"""What the processes of one training exchange besides gradients."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwa
 from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.lock import hold
 
-# What may differ when a run goes on: the kind of device, the processes that read, where files lie.
+# What may differ when a run is resumed: the kind of device, the number of readers, where files are.
 _MAY_CHANGE = (
     "dataloader.num_workers",
     "system.accelerator",
@@ -35,14 +35,14 @@ _MAY_CHANGE = (
 
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
-    """Train, or go on where the run's folder left off; the task ends with its averaged weights.
+    """Train, or resume from the run's folder; the task ends with its averaged weights.
 
     Args:
         run: built, and not yet started.
         callbacks: further ones, such as a `TrainingMonitor`'s.
 
     Returns:
-        Seconds this took, those before interruptions included as far as a checkpoint has kept them.
+        Seconds of training, including those of earlier sessions that a checkpoint has kept.
 
     Raises:
         KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
@@ -76,7 +76,7 @@ def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning says that is advertising, expected, or not so."""
+    """Silence Lightning's advertising, and its warnings that are expected or wrong here."""
     expected = (
         "your dataloader is not resumable",  # it is, see `StepSampler`
         "does not have many workers",
@@ -96,7 +96,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint by a whole one: Lightning's own way copies where /tmp is another file system."""
+    """Replaces a checkpoint atomically; Lightning's own way copies if /tmp is on another file system."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -108,7 +108,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Lightning's trainer, counting in steps: there is one epoch, as long as the training.
+    """Lightning's trainer, which counts in steps: the whole training is one epoch.
 
     Raises:
         ConfigError: the machine lacks the accelerator, or has fewer devices.
@@ -129,7 +129,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
             filename="last",
             every_n_train_steps=diagnostics.checkpoint_every_n_steps,
             enable_version_counter=False,
-            # Not on exceptions: amid a step, weights, averages and their counters do not fit together.
+            # Not on exceptions: within a step, weights, averages and counters are inconsistent.
         ),
     ]
     if diagnostics.progress_bar:
@@ -177,9 +177,9 @@ def trained_seconds(checkpoint: Path) -> float:
 
 
 def _remember(config: Config, folder: Path) -> None:
-    """Keep the config beside the run; refuse to go on with another one.
+    """Keep the config beside the run; refuse to resume with another one.
 
-    How the run is watched may differ, and `_MAY_CHANGE`; another number of devices makes another batch.
+    Diagnostics and `_MAY_CHANGE` may differ; another number of devices would change the batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, now = folder / "config.yaml", config.model_dump(mode="json", by_alias=True)

@@ -8,7 +8,7 @@ import pandas as pd
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """All that a run logged: a resumed session takes over from the step it began at."""
+    """Everything that a run has logged; a resumed session replaces the steps from its first on."""
     files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
     sessions = [pd.read_csv(file) for file in files]
     starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]

@@ -340,7 +340,7 @@ def test_a_network_of_your_own_is_trained_but_not_released(
             "training.training_loss.datasets.data._target_=own_classes.BareLoss",
             "scale = nothing: .* needs scale",
         ),
-        ("training.model_task=own_classes.Loss", "model_task = 'own_classes.Loss': is no training task"),
+        ("training.model_task=own_classes.Loss", "model_task = 'own_classes.Loss': is not a training task"),
         ("training.model_task=own_clases.Task", "cannot be imported .*PYTHONPATH"),
     ],
 )
