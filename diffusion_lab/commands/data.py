@@ -66,15 +66,17 @@ def run_create(arguments: argparse.Namespace) -> None:
 
     if arguments.recipe == "speedy":
         from diffusion_lab.making.speedy.simulation import create_speedy_store
+        from diffusion_lab.stores.dates import parse_date
 
-        period = {name: getattr(arguments, name) for name in ("start", "end") if getattr(arguments, name)}
-        store = create_speedy_store(arguments.store, **period)
+        given = {"start": arguments.start, "end": arguments.end}
+        dates = {name: parse_date(date) for name, date in given.items() if date is not None}
+        store = create_speedy_store(arguments.store, **dates)
     else:
         from diffusion_lab.making.create import create_from_recipe
         from diffusion_lab.making.recipes import load_recipe
 
         if arguments.start or arguments.end:
-            raise ValueError("--start and --end go with 'speedy'; a recipe says its dates under dates.")
+            raise ValueError("--start and --end belong to 'speedy'; a recipe gives its dates under dates.")
         store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
     console().print(describe_store(store))
 

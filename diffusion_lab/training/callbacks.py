@@ -22,7 +22,7 @@ LEVEL_BINS = {
 
 
 class NoiseLevelLoss(Callback):
-    """Logs the mean loss since the last log, in total and per noise-level bin: where a model learns, and where not."""
+    """Logs the mean loss since the last log, in total and per noise-level bin."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
