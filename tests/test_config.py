@@ -201,6 +201,12 @@ def test_a_compact_date_is_a_day():
     assert window.period.last == np.datetime64("2025-12-31T23:59:59")
 
 
+def test_dates_and_lengths_are_typed_even_where_nothing_is_checked():
+    config = validate(compose(["config_validation=false", "data.timestep=24h", "training.lr=-1"]))
+    assert (config.training.lr, config.data.timestep) == (-1, np.timedelta64(1, "D"))
+    assert config.dataloader.test.period.last == np.datetime64("2025-12-31T23:59:59")
+
+
 def test_leads_are_spelled_in_one_way():
     assert validate(compose(["data.timestep=24h"])).data.timestep == np.timedelta64(1, "D")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.table import Column, Table
@@ -69,7 +70,7 @@ def run_create(arguments: argparse.Namespace) -> None:
         from diffusion_lab.stores.dates import parse_date
 
         given = {"start": arguments.start, "end": arguments.end}
-        dates = {name: parse_date(date) for name, date in given.items() if date is not None}
+        dates: dict[str, Any] = {name: parse_date(date) for name, date in given.items() if date is not None}
         store = create_speedy_store(arguments.store, **dates)
     else:
         from diffusion_lab.making.create import create_from_recipe

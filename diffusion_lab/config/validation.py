@@ -61,7 +61,8 @@ def _unchecked_value(field: FieldInfo, value: Any) -> Any:
         return _unchecked(group, value)
     if any(isinstance(part, PlainValidator) for part in field.metadata):
         # Dates and lengths of time are values, not words, also where nothing is checked.
-        return TypeAdapter[Any](Annotated[field.annotation, *field.metadata]).validate_python(value)
+        annotated: Any = Annotated[field.annotation, *field.metadata]
+        return TypeAdapter(annotated).validate_python(value)
     return value
 
 
