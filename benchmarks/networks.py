@@ -104,15 +104,13 @@ def parser_of(description: str) -> argparse.ArgumentParser:
         "--threads", type=int, default=os.cpu_count(), help="of each process (default: all cores)"
     )
     parser.add_argument("--processors", nargs="+", choices=PROCESSORS, default=PROCESSORS)
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     return parser
 
 
 def workers_of(arguments: argparse.Namespace, processor: str, stack: ExitStack) -> list[Worker]:
-    """Ours, ours compiled and the peer: processes that end with the stack."""
+    """Ours, ours in plain torch and the peer: processes that end with the stack."""
     peer = [("anemoi", arguments.peer, ())] if arguments.peer else []
-    compiled = [] if arguments.no_compile else [("ours compiled", sys.executable, ("--compile",))]
-    kinds = [("ours", sys.executable, ()), *compiled, *peer]
+    kinds = [("ours", sys.executable, ()), ("ours plain", sys.executable, ("--plain",)), *peer]
     return [
         stack.enter_context(Worker(name, python, processor, arguments.threads, *options))
         for name, python, options in kinds
@@ -142,22 +140,19 @@ def _lines(path: str) -> list[str]:
 
 def load_loops() -> None:
     """Import Numba and its engine (44 MB), which else the first network call would do."""
-    from diffusion_lab.models import kernels
+    from diffusion_lab.acceleration import kernels
 
     kernels.run(kernels.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
 
 
-def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
+def our_network(processor: str, plain: bool) -> tuple[nn.Module, Callable, Callable]:
     """Our model, its denoiser D(x, y, σ) and its sampler."""
-    from diffusion_lab.models import DiffusionModelEncProcDec
+    from diffusion_lab.acceleration import accelerate
+    from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
     from diffusion_lab.samplers import heun, sample
     from diffusion_lab.schedules import karras
 
-    model = DiffusionModelEncProcDec(
-        _graph(),
-        VARIABLES,
-        VARIABLES,
-        VARIABLES,
+    architecture = Architecture(
         multistep_input=STATES,
         num_channels=CHANNELS,
         num_layers=LAYERS,
@@ -167,8 +162,10 @@ def our_network(processor: str) -> tuple[nn.Module, Callable, Callable]:
         trainable_size=OUR_TRAINABLE,
         processor=processor,
     )
-
-    load_loops()
+    model = DiffusionModelEncProcDec(_graph(), VARIABLES, VARIABLES, VARIABLES, architecture)
+    if not plain:
+        accelerate(model)
+        load_loops()
 
     def sampled(x: Tensor, y: Tensor) -> Tensor:
         levels = karras(STEPS, 100.0, 0.02)
@@ -293,18 +290,14 @@ def _anemoi_config(processor: str) -> object:
     )
 
 
-def serve(library: str, processor: str, threads: int, compiled: bool) -> None:
+def serve(library: str, processor: str, threads: int, plain: bool) -> None:
     """Build a network, say what it is, and answer requests until the standard input ends."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    make = {"ours": our_network, "anemoi": anemoi_network}[library]
     # Whatever a library imports late is not memory of the training step.
-    model, denoiser, sampled = make(processor)
+    network = our_network(processor, plain) if library == "ours" else anemoi_network(processor)
+    model, denoiser, sampled = network
     imported = _peak_megabytes()
-    if compiled:
-        from diffusion_lab.models import compile_blocks
-
-        compile_blocks(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
@@ -324,7 +317,7 @@ def serve(library: str, processor: str, threads: int, compiled: bool) -> None:
     for line in sys.stdin:
         what, batch = json.loads(line)
         if what == "product":
-            answer(rate=_product_rate(library))
+            answer(rate=_product_rate(library, plain))
             continue
         task = {"forward": _forward, "train": _train, "sample": _sample}[what]
         prepared = task(model, denoiser, sampled, batch)
@@ -361,10 +354,10 @@ def _inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, torch.rand(batch, 1, 1, 1, 1) * 3 + 0.1
 
 
-def _product_rate(library: str) -> float:
+def _product_rate(library: str, plain: bool) -> float:
     """Arithmetic per second of the MLP's products on the hidden nodes of a sample: the median of some."""
-    if library == "ours":
-        from diffusion_lab.models.products import multiply as product
+    if library == "ours" and not plain:
+        from diffusion_lab.acceleration.products import multiply as product
     else:
         product = torch.mm
     rows, weight, seconds = torch.randn(642, CHANNELS), torch.randn(MLP_RATIO * CHANNELS, CHANNELS), []
@@ -380,4 +373,4 @@ def _peak_megabytes() -> float:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), "--compile" in sys.argv)
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), "--plain" in sys.argv)

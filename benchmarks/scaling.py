@@ -70,15 +70,17 @@ def in_a_process(size: tuple[int, int, int], arguments: argparse.Namespace) -> d
 
 def measure(latitudes: int, refinement: int, channels: int, repeats: int, threads: int) -> dict[str, float]:
     """Seconds of processor time, and MB above the built network."""
+    from diffusion_lab.acceleration import accelerate
     from diffusion_lab.graphs import multi_scale
-    from diffusion_lab.models import DiffusionModelEncProcDec
+    from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
 
     torch.set_num_threads(threads)
     rows = 90 - 180 / latitudes * (np.arange(latitudes) + 0.5)
     columns = 180 / latitudes * np.arange(2 * latitudes)
     graph = multi_scale(np.repeat(rows, 2 * latitudes), np.tile(columns, latitudes), refinement=refinement)
-    sizes = {"num_channels": channels, "num_layers": LAYERS, "num_heads": HEADS}
-    model = DiffusionModelEncProcDec(graph, INPUTS, VARIABLES, VARIABLES, **sizes)
+    architecture = Architecture(num_channels=channels, num_layers=LAYERS, num_heads=HEADS)
+    model = DiffusionModelEncProcDec(graph, INPUTS, VARIABLES, VARIABLES, architecture)
+    accelerate(model)
     cells = graph["data"].num_nodes
     x, y = torch.randn(1, 2, 1, cells, INPUTS), torch.randn(1, 1, 1, cells, VARIABLES)
     sigma = torch.ones(1, 1, 1, 1, 1)

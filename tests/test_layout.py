@@ -118,6 +118,12 @@ def test_networks_are_built_without_numba():
     imported_modules("import sys\nsys.modules['numba'] = None\nimport diffusion_lab.models.blocks")
 
 
+def test_a_forecaster_is_at_hand_soon():
+    """What takes long to import waits for its first use: graphs, Numba's loops, labelled data."""
+    loaded = imported_modules("from diffusion_lab.inference import load_forecaster")
+    assert not loaded & {"torch_geometric", "numba", "scipy", "xarray", "pandas", "lightning"}
+
+
 def test_importing_the_package_and_asking_for_help_load_not_even_torch():
     loaded = imported_modules(
         "import diffusion_lab, contextlib, io\n"

@@ -38,12 +38,12 @@ from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.plots import training_curves
 from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.module import forecast_starts
-from diffusion_lab.training.build import Run, build, own_parts
+from diffusion_lab.training.build import Run, build
 from diffusion_lab.training.callbacks import LEVEL_BINS
 from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.fit import fit
 from diffusion_lab.training.logs import read_log
-from diffusion_lab.training.release import export_release, training_facts
+from diffusion_lab.training.release import export_release, own_parts, training_facts
 
 
 def train(config: Config, command: str) -> None:

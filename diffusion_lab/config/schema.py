@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,20 +15,21 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from diffusion_lab.config.names import our_name
 from diffusion_lab.config.targets import check_target, fault, given_target
 from diffusion_lab.config.values import Date, Group, Lead, Name, Seed
+from diffusion_lab.models.architecture import Architecture, Sizes, check_count
 from diffusion_lab.stores.dates import Period, period
 
 # Arguments of a network that `training.build` takes from elsewhere in the config, or from the data.
 NETWORK_ARGUMENTS = (
     *("graph", "num_input", "num_output", "num_prognostic", "tendency_mean", "tendency_stdev"),
-    *("multistep_input", "num_channels", "num_layers", "num_heads", "mlp_ratio", "processor"),
-    *("trainable_size", "latent_skip", "gradient_checkpointing"),
-    *("sigma_data", "noise_channels", "noise_cond_dim", "max_period"),
+    *("architecture", *(field.name for field in fields(Architecture))),
 )
 # Arguments that an objective takes from `model.model.diffusion` unless it says them itself.
 NOISE_ARGUMENTS = ("sigma_max", "sigma_min", "rho", "sigma_data")
@@ -128,6 +130,7 @@ class System(Group):
     num_nodes: PositiveInt
     threads: PositiveInt | None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    accelerate: bool = True
 
 
 class InferenceDefaults(Group):
@@ -178,20 +181,19 @@ def _processor(name: Any) -> Any:
     return PROCESSORS.get(our_name(name), name) if isinstance(name, str) else name
 
 
-class Model(Group):
+class Model(Group, Sizes):
     """Group `model`."""
 
-    num_channels: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
-    mlp_ratio: PositiveInt
     processor: Annotated[Literal["graphtransformer", "transformer"], BeforeValidator(_processor)]
-    trainable_size: NonNegativeInt
-    latent_skip: bool
-    gradient_checkpointing: bool
     bounding: list[Any]
     model: Network
     layer_kernels: LayerKernels
+
+    @field_validator(*(field.name for field in fields(Sizes)))
+    @classmethod
+    def _possible(cls, value: Any, info: ValidationInfo) -> Any:
+        check_count(str(info.field_name), value)
+        return value
 
 
 class Rollout(Group):

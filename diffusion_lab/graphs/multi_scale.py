@@ -1,13 +1,14 @@
 """The multi-scale encoder-processor-decoder graph."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from torch_geometric.data import HeteroData
 
 from diffusion_lab.graphs.edges import (
     cutoff_edges,
@@ -18,6 +19,9 @@ from diffusion_lab.graphs.edges import (
 from diffusion_lab.graphs.icosahedron import mesh_spacing, refined_icosahedron
 from diffusion_lab.graphs.sphere import Float64, chord, to_latitude_longitude, to_unit_vectors
 from diffusion_lab.graphs.weights import area_weights, is_limited_area
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 
 def multi_scale(
@@ -61,6 +65,8 @@ def multi_scale(
         ValueError: if the coordinates are not two finite 1-d arrays of one length, latitudes leave -90…90,
             the nodes span no area, or the area holds fewer than `num_nearest` hidden nodes.
     """
+    from torch_geometric.data import HeteroData  # here, for it takes longer to import than all of torch
+
     data = _positions(latitudes, longitudes)
     data_vectors = to_unit_vectors(*data.T)
     mesh, levels = refined_icosahedron(refinement)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch_geometric.data import HeteroData
 
-from diffusion_lab.graphs import build_graph
-from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
+from diffusion_lab.models import Architecture, DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.dates import lead_timedelta
 from diffusion_lab.stores.store import Role, Store
 from diffusion_lab.stores.variables import Variables
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 FORMAT = "diffusion_lab release 1"
 MODELS = {cls.__name__: cls for cls in (DiffusionModelEncProcDec, DiffusionTendModelEncProcDec)}
@@ -50,7 +51,7 @@ class Release(BaseModel):
     Attributes:
         format: `FORMAT`.
         model: name of a class in `MODELS`.
-        arguments: the model's arguments but for the graph and the tendency scales.
+        arguments: the model's counts of variables and the fields of its architecture, side by side.
         graph: recipe of the graph, see `graphs.build_graph`.
         graph_fingerprint: of the graph the weights belong to, see `fingerprint`.
         variables: inputs and outputs in the network's order: prognostic, forcing, diagnostic.
@@ -160,6 +161,8 @@ def _build(
     release: Release, tensors: dict[str, torch.Tensor], latitudes: np.ndarray, longitudes: np.ndarray
 ) -> DiffusionModelEncProcDec:
     """The model with its weights, after everything else of the release was checked against it."""
+    from diffusion_lab.graphs import build_graph  # here, for it imports SciPy
+
     graph = build_graph(release.graph, latitudes, longitudes)
     if fingerprint(graph) != release.graph_fingerprint:
         raise ValueError(
@@ -167,7 +170,9 @@ def _build(
             "load the checkpoint with the version of diffusion_lab that made it"
         )
     scales = {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
-    model = MODELS[release.model](graph, **release.arguments, **scales)
+    counts = {name: release.arguments[name] for name in ("num_input", "num_output", "num_prognostic")}
+    architecture = Architecture(**{k: v for k, v in release.arguments.items() if k not in counts})
+    model = MODELS[release.model](graph, **counts, architecture=architecture, **scales)
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:

@@ -1,6 +1,6 @@
 """Networks: an encoder-processor-decoder on graphs, conditioned on the noise level in every block."""
 
-from diffusion_lab.models.compilation import compile_blocks
+from diffusion_lab.models.architecture import Architecture
 from diffusion_lab.models.embeddings import NoiseConditioning, SinusoidalEmbeddings
 from diffusion_lab.models.encoder_processor_decoder import (
     DiffusionModelEncProcDec,
@@ -9,10 +9,10 @@ from diffusion_lab.models.encoder_processor_decoder import (
 from diffusion_lab.models.normalization import ConditionalLayerNorm
 
 __all__ = [
+    "Architecture",
     "ConditionalLayerNorm",
     "DiffusionModelEncProcDec",
     "DiffusionTendModelEncProcDec",
     "NoiseConditioning",
     "SinusoidalEmbeddings",
-    "compile_blocks",
 ]

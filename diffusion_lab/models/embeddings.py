@@ -15,6 +15,8 @@ class SinusoidalEmbeddings(nn.Module):
         max_period: ratio of the highest to (nearly) the lowest frequency.
     """
 
+    frequencies: Tensor
+
     def __init__(self, num_channels: int, max_period: float = 1000.0) -> None:
         super().__init__()
         if num_channels < 2 or num_channels % 2:
@@ -30,7 +32,7 @@ class SinusoidalEmbeddings(nn.Module):
 
 
 class NoiseConditioning(nn.Module):
-    """c_noise → embedding → Linear → SiLU → Linear: the vector every ConditionalLayerNorm listens to.
+    """c_noise → embedding → Linear → SiLU → Linear: the vector that conditions every layer norm.
 
     Args:
         noise_channels: width of the sinusoidal embedding.

@@ -1,4 +1,4 @@
-"""What the network knows of the graph itself: fixed attributes plus trainable ones, per node and per edge."""
+"""What the network knows of the graph itself: fixed attributes and learnt ones, per node and per edge."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,9 @@ from diffusion_lab.models.attention import Neighbours
 
 
 class NodeFeatures(nn.Module):
-    """Fixed node attributes (node, attribute) beside `trainable_size` learnt ones (zero at the start)."""
+    """Fixed node attributes (node, attribute) beside `trainable_size` learnt ones, zero at the start."""
+
+    attributes: Tensor
 
     def __init__(self, attributes: Tensor, trainable_size: int) -> None:
         super().__init__()
@@ -20,8 +22,8 @@ class NodeFeatures(nn.Module):
         return torch.cat([self.attributes, self.trainable], dim=1)
 
 
-class EdgeFeatures(nn.Module):
-    """Edges in the order attention wants, with fixed attributes and `trainable_size` learnt ones.
+class EdgeFeatures(NodeFeatures):
+    """Fixed and learnt edge attributes, with the edges themselves.
 
     Args:
         edge_index: (2, edge) source and target node numbers.
@@ -31,12 +33,6 @@ class EdgeFeatures(nn.Module):
     """
 
     def __init__(self, edge_index: Tensor, attributes: Tensor, num_targets: int, trainable_size: int) -> None:
-        super().__init__()
-        self.neighbours = Neighbours(edge_index, num_targets)
-        self.register_buffer("attributes", attributes.float()[self.neighbours.order], persistent=False)
-        self.trainable = nn.Parameter(torch.zeros(len(attributes), trainable_size))
-        self.width = attributes.shape[1] + trainable_size
-
-    def forward(self) -> Tensor:
-        """All features, (edge, width), in the order of `neighbours`."""
-        return torch.cat([self.attributes, self.trainable], dim=1)
+        neighbours = Neighbours(edge_index, num_targets)
+        super().__init__(attributes[neighbours.order], trainable_size)
+        self.neighbours = neighbours

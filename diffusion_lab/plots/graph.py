@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
-from torch_geometric.data import HeteroData
 
 from diffusion_lab.graphs.sphere import great_circle_distance, to_unit_vectors
 from diffusion_lab.plots.style import BLUE, ORANGE, SKY, VERMILION
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 _SCALES = (SKY, BLUE, VERMILION)  # short, medium and long edges
 _ARC = np.linspace(0, 1, 9)

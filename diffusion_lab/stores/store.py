@@ -7,14 +7,16 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import xarray as xr
 import zarr
 
 from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, parse_date, show_date
 from diffusion_lab.stores.statistics import STATISTICS, Statistics
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Role = Literal["forcing", "prognostic", "diagnostic"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -311,6 +313,7 @@ class Store:
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazy Dataset: one variable (time, ensemble, cell) each, with its units and role."""
         import dask.array as da
+        import xarray as xr
 
         data = da.from_array(self._data, chunks=self._data.chunks)
         fields = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch_geometric.data import HeteroData
 
 from diffusion_lab.assets import checkpoints, store_path, stores
 from diffusion_lab.config import (
@@ -24,7 +23,13 @@ from diffusion_lab.config import (
     parameters,
 )
 from diffusion_lab.inference.release import load_release
-from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
+from diffusion_lab.models import (
+    Architecture,
+    ConditionalLayerNorm,
+    DiffusionTendModelEncProcDec,
+    SinusoidalEmbeddings,
+)
+from diffusion_lab.models.architecture import Sizes
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.sampling import SamplingSettings
@@ -35,6 +40,9 @@ from diffusion_lab.stores.states import Normalizer
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.stores.variables import Variables
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 
 @dataclass(frozen=True)
@@ -202,26 +210,14 @@ def build_network(config: Config, store: Store, variables: Variables, graph: Het
 
     A user-defined class gets those of the arguments that it accepts, and its own further keys.
     """
-    node, group = config.model.model, config.model
-    diffusion, embedder = node.diffusion, node.diffusion.noise_embedder
+    node, chosen = config.model.model, architecture(config)
     arguments = {
         "graph": graph,
         "num_input": len(variables.input),
         "num_output": len(variables.output),
         "num_prognostic": len(variables.prognostic),
-        "multistep_input": config.training.multistep_input,
-        "num_channels": group.num_channels,
-        "num_layers": group.num_layers,
-        "num_heads": group.num_heads,
-        "mlp_ratio": group.mlp_ratio,
-        "processor": group.processor,
-        "trainable_size": group.trainable_size,
-        "latent_skip": group.latent_skip,
-        "gradient_checkpointing": group.gradient_checkpointing,
-        "sigma_data": diffusion.sigma_data,
-        "noise_channels": diffusion.noise_channels,
-        "noise_cond_dim": diffusion.noise_cond_dim,
-        "max_period": embedder.get("max_period", 1000.0),
+        "architecture": chosen,
+        **asdict(chosen),
     }
     known, _ = parameters(find(node.target))
     if "tendency_mean" in known:
@@ -229,8 +225,21 @@ def build_network(config: Config, store: Store, variables: Variables, graph: Het
         arguments |= dict(zip(("tendency_mean", "tendency_stdev"), scales, strict=True))
     taken = {key: value for key, value in arguments.items() if key in known}
     model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
-    replace_layers(model, embedder, group.layer_kernels.LayerNorm)
+    replace_layers(model, node.diffusion.noise_embedder, config.model.layer_kernels.LayerNorm)
     return model
+
+
+def architecture(config: Config) -> Architecture:
+    """The hyper-parameters, gathered from where the guide's config has them."""
+    group, diffusion = config.model, config.model.model.diffusion
+    return Architecture(
+        **{field.name: getattr(group, field.name) for field in fields(Sizes)},
+        multistep_input=config.training.multistep_input,
+        sigma_data=diffusion.sigma_data,
+        noise_channels=diffusion.noise_channels,
+        noise_cond_dim=diffusion.noise_cond_dim,
+        max_period=diffusion.noise_embedder.get("max_period", 1000.0),
+    )
 
 
 def take_weights(model: nn.Module, checkpoint: str) -> int:
@@ -275,18 +284,6 @@ def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Ma
             for kind, node in kinds:
                 if isinstance(child, kind):
                     setattr(parent, name, instantiate(node))
-
-
-def own_parts(config: Config) -> list[str]:
-    """Where the config names classes that a release checkpoint, which knows only ours, cannot represent."""
-    diffusion = config.model.model.diffusion
-    named = {
-        "graph": config.graph["_target_"],
-        "model.model": config.model.model.target,
-        "model.model.diffusion.noise_embedder": diffusion.noise_embedder["_target_"],
-        "model.layer_kernels.LayerNorm": config.model.layer_kernels.LayerNorm["_target_"],
-    }
-    return [path for path, name in named.items() if not find(name).__module__.startswith("diffusion_lab.")]
 
 
 def tendency_scales(

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from diffusion_lab.acceleration import accelerate
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
@@ -27,6 +28,7 @@ from diffusion_lab.training.lock import hold
 # What may differ when a run is resumed: the kind of device, the number of readers, where files are.
 _MAY_CHANGE = (
     "dataloader.num_workers",
+    "system.accelerate",
     "system.accelerator",
     "system.input",
     "system.output",
@@ -64,6 +66,8 @@ def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
         return trained_seconds(last)
     with quiet_lightning():
         trainer = build_trainer(config, folder, callbacks)
+    if config.system.accelerate and trainer.strategy.root_device.type == "cpu":
+        accelerate(run.task.model)
     try:
         with quiet_lightning():
             trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)

@@ -1,4 +1,4 @@
-"""A trained network as a release checkpoint, and what its model card says of the training."""
+"""From a training run to a release file, or to a forecaster in the same process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from diffusion_lab.config import instantiate
+from diffusion_lab.config import Config, find, instantiate
+from diffusion_lab.inference.forecaster import Forecaster
 from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
 from diffusion_lab.stores.dates import lead_name
 from diffusion_lab.stores.states import Normalizer
@@ -34,22 +35,47 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
 
 
 def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
-    """Write the network of a run as a release checkpoint.
+    """Write the run's network as a release checkpoint.
 
     Args:
         run: built, and either just fitted or loaded by `load_averaged`.
-        path: the file to write.
+        path: where to.
         training: what the model card says of the training.
+
+    Raises:
+        ValueError: the network has classes that a release cannot hold; `run_forecaster` serves these.
     """
+    if own := own_parts(run.config):
+        raise ValueError(
+            f"{', '.join(own)}: a class of your own. A release runs no code when it is loaded and "
+            "cannot hold one; keep the run's last.ckpt, and forecast by training.release.run_forecaster"
+        )
+    document = describe_run(run, training)
+    save_release(path, document, run.task.model, run.store.latitudes, run.store.longitudes)
+    return path
+
+
+def run_forecaster(run: Run) -> Forecaster:
+    """Make forecasts with the run's network as it is now, whatever its classes.
+
+    Args:
+        run: built, and either just fitted or loaded by `load_averaged`.
+    """
+    network = run.task.model.eval()
+    return Forecaster(describe_run(run, {}), network, run.store.latitudes, run.store.longitudes)
+
+
+def describe_run(run: Run, training: dict[str, Any]) -> Release:
+    """The document of the run's network; arguments as `export_release`."""
     config, model, store, variables = run.config, run.task.model, run.store, run.variables
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     names = variables.prognostic + variables.forcing + variables.diagnostic
     normalizer = Normalizer.of(store, names)
     defaults = config.model.model.diffusion.inference_defaults
-    release = Release(
+    return Release(
         model=type(model).__name__,
-        arguments=model.arguments,
-        graph=graph.recipe,
+        arguments=getattr(model, "arguments", {}),
+        graph=getattr(graph, "recipe", {}),
         graph_fingerprint=fingerprint(graph),
         variables=describe_variables(variables, normalizer.mean, normalizer.stdev, store),
         field_shape=list(store.field_shape),
@@ -62,5 +88,15 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
         store=config.dataloader.dataset,
         training=training,
     )
-    save_release(path, release, model, store.latitudes, store.longitudes)
-    return path
+
+
+def own_parts(config: Config) -> list[str]:
+    """Where the config names classes that a release checkpoint cannot hold: it runs no code but ours."""
+    diffusion = config.model.model.diffusion
+    named = {
+        "graph": config.graph["_target_"],
+        "model.model": config.model.model.target,
+        "model.model.diffusion.noise_embedder": diffusion.noise_embedder["_target_"],
+        "model.layer_kernels.LayerNorm": config.model.layer_kernels.LayerNorm["_target_"],
+    }
+    return [path for path, name in named.items() if not find(name).__module__.startswith("diffusion_lab.")]

@@ -17,8 +17,9 @@ from diffusion_lab.inference import load_forecaster
 from diffusion_lab.models import ConditionalLayerNorm, SinusoidalEmbeddings
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.schedules import KarrasUniform, LogNormal
-from diffusion_lab.training.build import build, own_parts
+from diffusion_lab.training.build import build
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
+from diffusion_lab.training.release import own_parts
 
 MINIMAL = """\
 defaults:
@@ -283,8 +284,8 @@ class BareLoss(torch.nn.Module):
         super().__init__()
 
 class Network(DiffusionModelEncProcDec):
-    def __init__(self, *sizes, width=1, **options):
-        super().__init__(*sizes, **options)
+    def __init__(self, *counts, width=1, **options):
+        super().__init__(*counts, **options)
         self.width = width
 
 class Task(GraphForecaster):

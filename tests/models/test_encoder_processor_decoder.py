@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from diffusion_lab.denoisers import edm_coefficients
 from diffusion_lab.models import (
+    Architecture,
     ConditionalLayerNorm,
     DiffusionModelEncProcDec,
     DiffusionTendModelEncProcDec,
@@ -21,7 +23,8 @@ def make(toy_graph, tiny, perturb):
 
     def make(perturbed=True, **options):
         torch.manual_seed(1)
-        model = DiffusionModelEncProcDec(toy_graph, INPUT, OUTPUT, PROGNOSTIC, **(tiny | options))
+        architecture = Architecture(**(tiny | options))
+        model = DiffusionModelEncProcDec(toy_graph, INPUT, OUTPUT, PROGNOSTIC, architecture)
         return perturb(model) if perturbed else model
 
     return make
@@ -168,7 +171,9 @@ def test_a_third_of_a_turn_turns_the_forecast(make):
 
 def test_arguments_rebuild_the_network(make, toy_graph):
     model = make(processor="transformer", latent_skip=False, noise_channels=6, noise_cond_dim=5)
-    again = DiffusionModelEncProcDec(toy_graph, **model.arguments)
+    counts = {name: model.arguments[name] for name in ("num_input", "num_output", "num_prognostic")}
+    rest = {name: value for name, value in model.arguments.items() if name not in counts}
+    again = DiffusionModelEncProcDec(toy_graph, **counts, architecture=Architecture(**rest))
     again.load_state_dict(model.state_dict())
     torch.testing.assert_close(again(*inputs(1, 1)), model(*inputs(1, 1)))
 
@@ -192,6 +197,8 @@ def test_latent_skip_adds_the_input_of_the_processor(make):
             r"processor must be one of \('graphtransformer', 'transformer'\), got 'mamba'",
         ),
         ({"num_heads": 3}, "num_heads = 3 does not divide num_channels = 16"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"trainable_size": -1}, "trainable_size must be at least 0, got -1"),
         ({"noise_channels": 5}, "even and at least 2, got 5"),
     ],
 )
@@ -207,7 +214,7 @@ def test_wrong_shapes_are_refused(make, toy_graph, tiny):
     with pytest.raises(ValueError, match="sigma has shape"):
         make()(x, y, sigma[:, 0])
     with pytest.raises(ValueError, match="num_prognostic = 4 exceeds"):
-        DiffusionModelEncProcDec(toy_graph, INPUT, OUTPUT, 4, **tiny)
+        DiffusionModelEncProcDec(toy_graph, INPUT, OUTPUT, 4, Architecture(**tiny))
 
 
 def tendency_model(toy_graph, tiny, mean, stdev):
@@ -216,9 +223,9 @@ def tendency_model(toy_graph, tiny, mean, stdev):
         INPUT,
         OUTPUT,
         PROGNOSTIC,
+        Architecture(**tiny),
         tendency_mean=torch.tensor(mean),
         tendency_stdev=torch.tensor(stdev),
-        **tiny,
     )
 
 
@@ -282,3 +289,19 @@ def test_half_precision_is_near_the_full_one(make, processor):
     assert half.dtype == torch.float32
     error = (half - full).square().mean().sqrt() / full.std()
     assert 1e-5 < error < 0.02
+
+
+@BOTH
+def test_every_linear_map_and_norm_is_called(make, processor):
+    """So hooks, probes, adapters and quantisation reach all of them; there is no way around a module."""
+    model, heard = make(processor=processor), set()
+    kinds = (nn.Linear, nn.LayerNorm, ConditionalLayerNorm)
+    parts = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    for name, part in parts.items():
+        part.register_forward_hook(lambda *_, name=name: heard.add(name))
+    model(*inputs(1, 1))
+    assert heard == set(parts)
+    # Of a block: linear maps, those of the MLP, norms of queries and keys, conditional norms of three each.
+    graph, full = 4 + 2 + 2 + 2 * 3, 2 + 2 + 2 + 2 * 3
+    blocks = 2 * (graph + 3) + 2 * {"graphtransformer": graph, "transformer": full}[processor]
+    assert len(parts) == blocks + 2 + 3 + 3 + 1  # the level's MLP, three embeddings, output norm, output

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from diffusion_lab.denoisers import edm_coefficients
-from diffusion_lab.inference import PRESETS
-from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
+from diffusion_lab.models import Architecture, DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
+from diffusion_lab.sampling import PRESETS
 from diffusion_lab.training.forecaster import GraphForecaster, GraphTendForecaster
 
 CELLS, MEMBERS = 288, 3
@@ -24,7 +24,7 @@ def make(toy_graph, tiny):
         scales = {"tendency_mean": MEAN, "tendency_stdev": STDEV} if tendency else {}
         cls = DiffusionTendModelEncProcDec if tendency else DiffusionModelEncProcDec
         task = (GraphTendForecaster if tendency else GraphForecaster)(
-            cls(toy_graph, 2, 2, 1, **scales, **tiny),
+            cls(toy_graph, 2, 2, 1, Architecture(**tiny), **scales),
             DiffusionObjective(),
             MSELoss(toy_graph["data"].area_weight, [1.0, 2.0]),
             ["t850", "tp"],

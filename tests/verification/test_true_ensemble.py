@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from diffusion_lab.acceleration import accelerate
 from diffusion_lab.analytic import LinearGaussianForecast
 from diffusion_lab.denoisers import ErrorInjector
 from diffusion_lab.graphs import multi_scale
 from diffusion_lab.graphs.icosahedron import refined_icosahedron
 from diffusion_lab.graphs.sphere import to_latitude_longitude
-from diffusion_lab.models import DiffusionModelEncProcDec
+from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.sampling import PRESETS
 from diffusion_lab.verification.true_ensemble import compare_with_truth, expected_distance
@@ -52,8 +53,9 @@ def trained():
     nodes = graph["data"].num_nodes
     problem = LinearGaussianForecast.on_graph(graph["hidden", "to", "hidden"].edge_index, nodes)
     torch.manual_seed(0)
-    sizes = {"num_channels": 32, "num_layers": 1, "num_heads": 1, "mlp_ratio": 2}
-    model = DiffusionModelEncProcDec(graph, 1, 1, 1, multistep_input=1, **sizes)
+    sizes = Architecture(num_channels=32, num_layers=1, num_heads=1, mlp_ratio=2, multistep_input=1)
+    model = DiffusionModelEncProcDec(graph, 1, 1, 1, sizes)
+    accelerate(model)
     objective, loss = DiffusionObjective(), MSELoss(torch.ones(nodes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     generator, climate = torch.Generator().manual_seed(1), problem.climate()

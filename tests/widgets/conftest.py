@@ -7,7 +7,7 @@ import torch
 from diffusion_lab.graphs import build_graph
 from diffusion_lab.inference import Release, save_release
 from diffusion_lab.inference.release import VariableInfo, fingerprint
-from diffusion_lab.models import DiffusionModelEncProcDec
+from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
 from diffusion_lab.stores.store import open_store
 
 RECIPE = {"graph": "multi_scale", "refinement": 1}
@@ -29,7 +29,7 @@ def save_toy(toy_store, tiny, tmp_path_factory, seed):
     torch.manual_seed(seed)
     store = open_store(toy_store.path)
     graph = build_graph(RECIPE, store.latitudes, store.longitudes)
-    model = DiffusionModelEncProcDec(graph, num_input=3, num_output=2, num_prognostic=2, **tiny)
+    model = DiffusionModelEncProcDec(graph, 3, 2, 2, Architecture(**tiny))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))

@@ -1,27 +1,24 @@
-"""Layer norm → linear → GELU → linear, added to its input; on a CPU in cache-sized pieces.
+"""Layer norm → linear → GELU → linear, added to its input, in pieces that fit the cache.
 
-The hidden layer is four times as wide as the nodes: written out whole, it costs more in memory traffic and
-page faults than its matrix products do in arithmetic. Torch's tanh costs as much again; the same function is
+The hidden layer is several times as wide as the nodes: written out whole, its memory traffic and page faults
+cost more than its matrix products. Torch's tanh costs as much again; the same function is
 
     gelu(h) = h/2 (1 + tanh(p/2)) = h σ(p),  p = h (a + b h²),  a = √(8/π),  b = 0.044715 a
 
 (Hendrycks & Gimpel 2016, Sec. 2), and σ takes a third of the time.
 """
 
-import math
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from diffusion_lab.models.normalization import conditional_norm, layer_norm, layer_norm_backward
-from diffusion_lab.models.products import linear, multiply, outer, runs_plain
+from diffusion_lab.acceleration import kernels
+from diffusion_lab.acceleration.norms import layer_norm, layer_norm_backward
+from diffusion_lab.acceleration.products import multiply, outer
 
-A = math.sqrt(8 / math.pi)
-B = 0.044715 * A
 ROWS = 256  # of the hidden layer at a time: half a megabyte at 128 channels, the size of a core's own cache
 
 
@@ -34,20 +31,18 @@ def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, cont
         shift: as gain.
         expand: to the hidden layer.
         contract: and back.
+
+    Raises:
+        RuntimeError: gain is for another number of samples than x.
     """
+    if len(gain) != len(x):
+        raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
     weights = expand.weight, expand.bias, contract.weight, contract.bias
-    if not runs_plain(x):
-        return _FeedForward.apply(x.contiguous(), gain, shift, *weights)
-    normed = conditional_norm(x, gain, shift)
-    if not torch.compiler.is_compiling():
-        return x + contract(functional.gelu(expand(normed), approximate="tanh"))
-    hidden = linear(normed, expand.weight, expand.bias)
-    active = hidden * torch.sigmoid(hidden * (A + B * hidden * hidden))  # compilers write the tanh out too
-    return linear(active, contract.weight, contract.bias, x)
+    return _FeedForward.apply(x.contiguous(), gain, shift, *weights)
 
 
 class _FeedForward(torch.autograd.Function):
-    """Keeps the hidden layer before its activation, and only that, for the backward pass."""
+    """Keeps only the hidden layer before its activation for the backward pass."""
 
     @staticmethod
     def forward(
@@ -60,8 +55,6 @@ class _FeedForward(torch.autograd.Function):
         weight_out: Tensor,
         bias_out: Tensor,
     ) -> Tensor:
-        from diffusion_lab.models import kernels
-
         training, hidden_layer = any(ctx.needs_input_grad), []
         out = torch.empty_like(x)
         for sample, some in _pieces(x):
@@ -69,7 +62,8 @@ class _FeedForward(torch.autograd.Function):
             hidden = multiply(normed[0], weight.T)
             active = torch.empty_like(hidden)
             kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
-            out[sample, some] = multiply(active, weight_out.T, bias_out, x[sample, some][0])
+            change = multiply(active, weight_out.T, bias_out)
+            torch.add(x[sample, some][0], change, out=out[sample, some][0])
             if training:
                 hidden_layer.append(hidden)
         if training:
@@ -79,12 +73,10 @@ class _FeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        from diffusion_lab.models import kernels
-
         x, gain, shift, weight, bias, weight_out, *hidden_layer = ctx.saved_tensors
         grad_x, grad = torch.empty_like(x), grad.contiguous()
         grad_gain, grad_shift = torch.zeros_like(gain), torch.zeros_like(shift)
-        turned_grad_weight, grad_weight_out = x.new_zeros(weight.T.shape), torch.zeros_like(weight_out)
+        grad_weight_transposed, grad_weight_out = x.new_zeros(weight.T.shape), torch.zeros_like(weight_out)
         grad_bias = torch.zeros_like(bias)
         for (sample, some), hidden in zip(_pieces(x), hidden_layer, strict=True):
             g = grad[sample, some]
@@ -94,14 +86,14 @@ class _FeedForward(torch.autograd.Function):
             kernels.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
             normed, statistics = layer_norm(x[sample, some], gain[sample], shift[sample])
             grad_weight_out += outer(g[0], active)
-            turned_grad_weight += outer(normed[0], grad_hidden)
+            grad_weight_transposed += outer(normed[0], grad_hidden)
             grad_bias += grad_hidden.sum(0)
             grad_normed = multiply(grad_hidden, weight)[None]
             of_norm = layer_norm_backward(x[sample, some], gain[sample], statistics, grad_normed)
             grad_x[sample, some] = g + of_norm[0]
             grad_gain[sample] += of_norm[1]
             grad_shift[sample] += of_norm[2]
-        of_expand = turned_grad_weight.T, grad_bias
+        of_expand = grad_weight_transposed.T, grad_bias
         return grad_x, grad_gain, grad_shift, *of_expand, grad_weight_out, grad.sum((0, 1))
 
 

@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from diffusion_lab.models import DiffusionModelEncProcDec, compile_blocks
+from diffusion_lab.acceleration import compile_blocks
+from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
 
 
 @pytest.fixture
 def make(toy_graph, tiny, perturb):
     def make(**options):
         torch.manual_seed(1)
-        return perturb(DiffusionModelEncProcDec(toy_graph, 4, 3, 2, **(tiny | options)))
+        return perturb(DiffusionModelEncProcDec(toy_graph, 4, 3, 2, Architecture(**(tiny | options))))
 
     return make
 
@@ -34,23 +35,6 @@ def test_compiled_blocks_compute_the_same(make, processor):
         ]
         for ours, reference in zip(*gradients, strict=True):
             torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-4)
-
-
-def test_on_a_cpu_blocks_run_compiled_for_a_backward_pass_only(make, monkeypatch):
-    ran = []
-
-    def recorded(function, **_):
-        return lambda *arguments: ran.append(function) or function(*arguments)
-
-    monkeypatch.setattr(torch, "compile", recorded)
-    plain, model = make(), make()
-    assert compile_blocks(model)
-    ran.clear()  # of the probe
-    with torch.inference_mode():
-        assert torch.equal(model(*inputs(1)), plain(*inputs(1)))
-    assert ran == []
-    model(*inputs(1))
-    assert len(ran) == 2 + len(model.processor.blocks)
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(make, monkeypatch):

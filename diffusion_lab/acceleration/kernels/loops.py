@@ -25,9 +25,9 @@ def _use_whole_registers() -> None:
     LLVM keeps to 256 there, as the first of them slowed down for more. Numba has this setting for a process
     only, and reads it when it first compiles something.
     """
-    features = get_host_cpu_features()
-    if "+avx512f" in features and numba.config.CPU_FEATURES is None:
-        numba.config.CPU_FEATURES = f"{features},-prefer-256-bit"
+    features, settings = get_host_cpu_features(), vars(numba.config)
+    if "+avx512f" in features and settings["CPU_FEATURES"] is None:
+        settings["CPU_FEATURES"] = f"{features},-prefer-256-bit"
 
 
 _use_whole_registers()
@@ -77,4 +77,4 @@ def exp2(x):
     p = p * f + F(2.4015361e-1)
     p = p * f + F(6.9315308e-1)
     p = p * f + F(9.9999994e-1)
-    return p * _as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return p * _as_float((np.int32(whole) + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 
-from diffusion_lab.models.kernels.loops import LOG2E, F, compiled, exp2
+from diffusion_lab.acceleration.kernels.loops import LOG2E, F, compiled, exp2
 
-EIGHT = 8  # channels at a time, of whole attention: fewer passes over the nodes, and still enough registers
+EIGHT = 8  # channels at a time, of full attention: fewer passes over the nodes, and still enough registers
 
 
 @compiled
 def neighbour_attention(begin, end, query, key, value, edge, first, source, targets, out, weights):
-    """Attention of (sample, bucket row) over its edges; see `attention.neighbour_attention`.
+    """Attention of (sample, bucket row) over its edges; see `models.attention`.
 
     query, out (sample, target, head·channel); key, value (sample, source, head·channel); edge (edge,
     head·channel); first (row + 1), source (edge), targets (row); weights (sample, edge, head).
@@ -198,7 +198,7 @@ def _zeros(rows, nodes):
 
 
 @compiled
-def _turned(x, s, h, out):
+def _transposed(x, s, h, out):
     """out[channel, node] = x[s, node, h, channel]."""
     for j in range(x.shape[1]):
         for c in range(x.shape[3]):
@@ -206,8 +206,8 @@ def _turned(x, s, h, out):
 
 
 @compiled
-def self_attention(begin, end, query, key, value, out, total):
-    """Attention of all nodes over all nodes, for (sample, head); see `self_attention`.
+def full_attention(begin, end, query, key, value, out, total):
+    """Attention of all nodes over all nodes, for (sample, head).
 
     All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit. Queries go in pairs,
     the last one of an odd number with zeros.
@@ -220,8 +220,8 @@ def self_attention(begin, end, query, key, value, out, total):
     top = np.zeros(even, F)
     for pair in range(begin, end):
         s, h = pair // heads, pair % heads
-        _turned(key, s, h, k)
-        _turned(value, s, h, v)
+        _transposed(key, s, h, k)
+        _transposed(value, s, h, v)
         longest = (k * k).sum(0).max()
         for i in range(nodes):
             length = F(0)
@@ -245,10 +245,10 @@ def self_attention(begin, end, query, key, value, out, total):
 
 
 @compiled
-def self_attention_backward(
+def full_attention_backward(
     begin, end, query, key, value, out, total, grad, grad_query, grad_key, grad_value
 ):  # fmt: skip
-    """Gradients of `self_attention`, its weights p made again; as in `neighbour_attention_backward`."""
+    """Gradients of `full_attention`, its weights p made again; as in `neighbour_attention_backward`."""
     _, nodes, heads, channels = query.shape
     padded, even = (channels + EIGHT - 1) // EIGHT * EIGHT, nodes + nodes % 2
     unit = F(1) / F(math.sqrt(channels))
@@ -259,8 +259,8 @@ def self_attention_backward(
     grad_k, grad_v = _zeros(padded, nodes), _zeros(padded, nodes)
     for pair in range(begin, end):
         s, h = pair // heads, pair % heads
-        _turned(key, s, h, k)
-        _turned(value, s, h, v)
+        _transposed(key, s, h, k)
+        _transposed(value, s, h, v)
         for i in range(nodes):
             d[i], top[i] = 0, total[s, h, i]
             for c in range(channels):

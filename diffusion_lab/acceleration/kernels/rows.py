@@ -4,13 +4,11 @@ import math
 
 import numpy as np
 
-from diffusion_lab.models.feed_forward import A as A64
-from diffusion_lab.models.feed_forward import B as B64
-from diffusion_lab.models.kernels.loops import LOG2E, F, compiled, exp2
-from diffusion_lab.models.normalization import EPS as EPS64
+from diffusion_lab.acceleration.kernels.loops import LOG2E, F, compiled, exp2
 
-A, B = F(A64), F(B64)  # of `feed_forward`, in single precision
-EPS = F(EPS64)
+A = F(math.sqrt(8 / math.pi))  # of the activation, see `feed_forward`
+B = F(0.044715 * math.sqrt(8 / math.pi))
+EPS = F(1e-5)  # of every layer norm, torch's default
 ROWS = 128  # rows in a block whose sums go together
 LEAST = 4096  # rows that are worth a thread
 
@@ -41,64 +39,77 @@ def gelu_backward(begin, end, hidden, bias, grad, out, grad_hidden):
 
 
 @compiled
-def head_norm(begin, end, x, low, weight, out, scale):
-    """Rows (head·channel) of x·weight·scale, scale (row, head) = 1/√(mean x² + ε); see `normalization`.
+def head_norm(begin, end, x, low, weight, out, statistics):
+    """Rows (head·channel) of x̂·weight with x̂ = (x − mean)·scale over the channels of each head.
 
-    x may be wider: it begins at column `low`.
+    x may be wider: it begins at column `low`; statistics (row, head, 2): mean, scale.
     """
-    width, heads = weight.size, scale.shape[1]
+    width, heads = weight.size, statistics.shape[1]
     channels = width // heads
-    y = np.empty(width, F)
+    y, z = np.empty(width, F), np.empty(width, F)
     for r in range(begin, end):
         row, o = x[r, low:], out[r]
-        for j in range(width):
-            y[j] = row[j] * row[j]
         for h in range(heads):
             total = F(0)
             for c in range(channels):
-                total += y[h * channels + c]
-            total = F(1) / F(math.sqrt(total / F(channels) + EPS))
-            scale[r, h] = total
+                total += row[h * channels + c]
+            total /= F(channels)
+            statistics[r, h, 0] = total
             for c in range(channels):
                 y[h * channels + c] = total
         for j in range(width):
-            o[j] = row[j] * weight[j] * y[j]
+            y[j] = row[j] - y[j]
+            z[j] = y[j] * y[j]
+        for h in range(heads):
+            total = F(0)
+            for c in range(channels):
+                total += z[h * channels + c]
+            total = F(1) / F(math.sqrt(total / F(channels) + EPS))
+            statistics[r, h, 1] = total
+            for c in range(channels):
+                z[h * channels + c] = total
+        for j in range(width):
+            o[j] = y[j] * weight[j] * z[j]
 
 
 @compiled
-def head_norm_backward(begin, end, x, low, weight, scale, grad, grad_x, grad_weight):
+def head_norm_backward(begin, end, x, low, weight, statistics, grad, grad_x, grad_weight):
     """Gradients of blocks of rows; grad_weight (block, head·channel) is that of each block.
 
-    For y = x w r with r the scale: ∂x = ∂y w r − x r³ Σ(∂y w x)/channels, ∂w = Σ ∂y x r.
+    ∂x = scale (∂x̂ − mean ∂x̂ − x̂ mean(∂x̂ x̂)) with ∂x̂ = ∂y weight, means over the channels of a head.
     """
-    width, heads = weight.size, scale.shape[1]
+    width, heads = weight.size, statistics.shape[1]
     channels = width // heads
-    y, z, total = np.empty(width, F), np.empty(width, F), np.empty(width, F)
+    y, z, product = np.empty(width, F), np.empty(width, F), np.empty(width, F)
+    means, scales, total = np.empty(width, F), np.empty(width, F), np.empty(width, F)
     for block in range(begin, end):
         total[:] = 0
         for r in range(block * ROWS, min(len(x), (block + 1) * ROWS)):
             row, g, of_x = x[r, low:], grad[r], grad_x[r, low:]
-            for j in range(width):
-                y[j] = g[j] * weight[j] * row[j]
             for h in range(heads):
-                slope = F(0)
                 for c in range(channels):
-                    slope += y[h * channels + c]
-                root = scale[r, h]
-                slope *= root * root * root / F(channels)
+                    y[h * channels + c], scales[h * channels + c] = statistics[r, h, 0], statistics[r, h, 1]
+            for j in range(width):
+                y[j] = (row[j] - y[j]) * scales[j]
+                z[j] = g[j] * weight[j]
+                product[j] = z[j] * y[j]
+                total[j] += g[j] * y[j]
+            for h in range(heads):
+                mean, slope = F(0), F(0)
                 for c in range(channels):
-                    y[h * channels + c] = slope
-                    z[h * channels + c] = root
+                    mean += z[h * channels + c]
+                    slope += product[h * channels + c]
+                mean, slope = mean / F(channels), slope / F(channels)
+                for c in range(channels):
+                    means[h * channels + c], product[h * channels + c] = mean, slope
             for j in range(width):
-                of_x[j] = g[j] * weight[j] * z[j] - row[j] * y[j]
-            for j in range(width):
-                total[j] += g[j] * row[j] * z[j]
+                of_x[j] = scales[j] * (z[j] - means[j] - y[j] * product[j])
         grad_weight[block] = total
 
 
 @compiled
 def layer_norm(begin, end, x, gain, shift, out, statistics):
-    """Rows of x̂·gain + shift with x̂ = (x − mean)·scale; see `normalization.ConditionalLayerNorm`.
+    """Rows of x̂·gain + shift with x̂ = (x − mean)·scale.
 
     x, out (sample, node, channel); gain, shift (sample, channel); statistics (sample, node, 2): mean, scale.
     """

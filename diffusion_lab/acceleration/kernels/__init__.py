@@ -6,14 +6,14 @@ may change the order of sums, so that the last digits differ between machines. C
 beside the source, or in the user's cache where that cannot be written: the first call ever takes seconds.
 """
 
-from diffusion_lab.models.kernels.attention import (
+from diffusion_lab.acceleration.kernels.attention import (
+    full_attention,
+    full_attention_backward,
     neighbour_attention,
     neighbour_attention_backward,
-    self_attention,
-    self_attention_backward,
 )
-from diffusion_lab.models.kernels.loops import run
-from diffusion_lab.models.kernels.rows import (
+from diffusion_lab.acceleration.kernels.loops import run
+from diffusion_lab.acceleration.kernels.rows import (
     LEAST,
     ROWS,
     gelu,
@@ -27,6 +27,8 @@ from diffusion_lab.models.kernels.rows import (
 __all__ = [
     "LEAST",
     "ROWS",
+    "full_attention",
+    "full_attention_backward",
     "gelu",
     "gelu_backward",
     "head_norm",
@@ -36,6 +38,4 @@ __all__ = [
     "neighbour_attention",
     "neighbour_attention_backward",
     "run",
-    "self_attention",
-    "self_attention_backward",
 ]

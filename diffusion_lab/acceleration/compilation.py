@@ -1,14 +1,11 @@
-"""torch.compile as an option: block by block, and without it where it does not work."""
+"""torch.compile as an option: block by block, and left out where it does not work."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_lab.models.encoder_processor_decoder import DiffusionModelEncProcDec
-from diffusion_lab.models.products import is_single_on_cpu
 
 
 def compile_blocks(model: DiffusionModelEncProcDec, backend: str = "inductor") -> bool:
@@ -16,8 +13,7 @@ def compile_blocks(model: DiffusionModelEncProcDec, backend: str = "inductor") -
 
     Blocks of a kind share one compilation: tens of seconds in all, where the whole network takes minutes. The
     first call of another batch size compiles once more, for any batch size then. Weights, their names and
-    `state_dict` stay as they are. Where our own loops are faster than what a compiler makes, on a CPU without
-    a backward pass, the blocks run as they are.
+    `state_dict` stay as they are. On a CPU, `accelerate` is the faster way.
 
     Args:
         model: the network, on the device it is to run on; changed in place.
@@ -35,16 +31,8 @@ def compile_blocks(model: DiffusionModelEncProcDec, backend: str = "inductor") -
         return False
     blocks: list[nn.Module] = [model.encoder, *model.processor.blocks, model.decoder]
     for block in blocks:
-        block.forward = _where_it_helps(block.forward, torch.compile(block.forward, backend=backend))
+        block.forward = torch.compile(block.forward, backend=backend)
     return True
-
-
-def _where_it_helps(plain: Callable[..., Tensor], compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def forward(x: Tensor, *rest: Any) -> Tensor:
-        loops = is_single_on_cpu(x) and not torch.is_grad_enabled()
-        return (plain if loops else compiled)(x, *rest)
-
-    return forward
 
 
 def _probe(x: Tensor) -> Tensor:
