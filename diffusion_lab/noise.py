@@ -209,7 +209,12 @@ class MemberNoise:
             seed: Of the whole experiment, a 64-bit integer.
             field: `WhiteNoise` by default, or a `SphericalNoise`.
             correlation: φ in [0, 1), at the largest scales, see `Field.memory`.
+
+        Raises:
+            ValueError: If the seed is not a 64-bit integer.
         """
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed = {seed!r} must be an integer of 64 bits, from 0 to 2^63 - 1")
         self.seed = seed
         self.field = field or WhiteNoise()
         memory = self.field.memory(correlation) if correlation else torch.zeros(1, 1)

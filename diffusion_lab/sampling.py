@@ -163,13 +163,15 @@ def _check(what: str, given: Mapping[str, Any], name_key: str, table: Mapping[st
             near = closest(key, allowed)
             hint = f"; did you mean {near!r}?" if near else "."
             raise ValueError(f"{what} {name!r} has no option {key!r}{hint} It takes: {', '.join(allowed)}")
+        if isinstance(given[key], bool):
+            raise ValueError(f"{key} = {given[key]} of {what} is not a number")
 
 
 def _merge(
     defaults: Mapping[str, Any], given: Mapping[str, Any], name_key: str, table: Mapping[str, Callable]
 ) -> dict[str, Any]:
     name = given.get(name_key, defaults[name_key])
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"{name_key} is {name!r}; it must be one of {', '.join(table)}")
     allowed = {name_key, *options_of(table[name])}
     return {key: value for key, value in defaults.items() if key in allowed} | dict(given)

@@ -1,6 +1,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -23,13 +24,29 @@ WRONG = {
     "model.processor=mamba": r"model.processor = 'mamba': .*'graphtransformer' or 'transformer'",
     "data.timestep=soon": r"data.timestep = 'soon': .*; write it as '6h', '12h' or '1d'",
     "data.drop=msl": r"data.drop = 'msl': input should be a valid list; shipped: \[\]",
-    "dataloader.training.start=yesterday": r"dataloader.training.start = 'yesterday': is no date; write",
+    "dataloader.training.start=yesterday": r"dataloader.training.start = 'yesterday': .* not a date;",
     "dataloader.test.end=1990": r"dataloader.test = .*from 2025 to 1990 ends before .* earlier date as start",
     "system.precision=64": r"system.precision = 64: .*'32-true', 'bf16-mixed' or '16-mixed'",
     "training.ema_decay=1.0": r"training.ema_decay = 1.0: input should be less than 1",
     "diagnostics.validation.members=1": r"diagnostics.validation.members = 1: .*or equal to 2; shipped: 4",
     "training.lr=${nothing}": r"training.lr: Interpolation key 'nothing' not found; a path counts from",
     "training.lr": r"'training.lr'(.|\n)*missing EQUAL",
+    "data=-1": r"data = '-1': there is no such file in this group; allowed: zarr",
+    "data=3.7": r"data = '3.7': there is no such file in this group",
+    "data=[1,2]": r"data = '\[1,2\]': there is no such file in this group",
+    "model=nan": r"model = 'nan': there is no such file in this group",
+    "training.max_steps=true": r"training.max_steps = True: true is not a number",
+    "training.variable_weights={msl: true}": r"training.variable_weights = .*: true is not a number",
+    "dataloader.test.start=-1": r"dataloader.test.start = -1: -1 is not a date; write it as 2025, 2025-06",
+    "dataloader.test.start=now": r"dataloader.test.start = 'now': 'now' is not a date",
+    "dataloader.test.start=null": r"dataloader.test.start = None: None is not a date",
+    "system.accelerator=gpuu": r"system.accelerator = 'gpuu': input should be 'auto', 'cpu', 'gpu'",
+    "training.seed=18446744073709551616": r"training.seed = 18446744073709551616: input should be less than",
+    "training.seed=1.5": r"training.seed = 1.5: .*integer",
+    "name=a/b": r"name = 'a/b': is not a name for a run",
+    "name=../up": r"name = '../up': is not a name for a run",
+    "name=": r"name = '': is not a name for a run",
+    "name='a${data.timestep}/b'": r"name = 'a1d/b': is not a name for a run",
 }
 
 
@@ -46,7 +63,7 @@ def test_faults_are_named_with_a_remedy_in_one_screen(override, message):
 EMBEDDER = "model.model.diffusion.noise_embedder"
 NORM = "model.layer_kernels.LayerNorm"
 DEFAULTS = "model.model.diffusion.inference_defaults"
-# Ten wrong configs: what is overridden, then the path, the value and the remedy that the user is told.
+# Wrong configs: what is overridden, then the path, the value and the remedy that the user is told.
 DISAGREEING = [
     (
         f"{NORM}.condition_shape=8",
@@ -89,6 +106,18 @@ DISAGREEING = [
         *(f"{DEFAULTS}.diffusion_sampler.sampler=deis", f"{DEFAULTS}.diffusion_sampler.S_churn"),
         *("0.0", f"Take it out: ~{DEFAULTS}.diffusion_sampler.S_churn"),
     ),
+    (
+        *(f"{DEFAULTS}.diffusion_sampler.sampler=[heun]", f"{DEFAULTS}.diffusion_sampler.sampler"),
+        *("['heun']", "it must be one of euler,"),
+    ),
+    (
+        *(f"{DEFAULTS}.noise_scheduler.schedule_type=[karras]", f"{DEFAULTS}.noise_scheduler.schedule_type"),
+        *("['karras']", "it must be one of karras,"),
+    ),
+    (
+        *(f"{DEFAULTS}.diffusion_sampler.S_churn=true", f"{DEFAULTS}.diffusion_sampler.S_churn"),
+        *("True", "is not a number"),
+    ),
     (f"{DEFAULTS}.diffusion_sampler.S_churn=-1", f"{DEFAULTS}.diffusion_sampler.S_churn", "-1", "S_churn"),
     (
         *("model.model.diffusion.sigma_min=200", "model.model.diffusion.sigma_min", "200.0"),
@@ -98,7 +127,7 @@ DISAGREEING = [
 
 
 @pytest.mark.parametrize(("override", "path", "value", "remedy"), DISAGREEING, ids=lambda word: word[:40])
-def test_ten_wrong_configs_give_ten_errors_of_one_screen(override, path, value, remedy, capsys):
+def test_wrong_configs_give_errors_of_one_screen(override, path, value, remedy, capsys):
     assert main(["train", override]) == 2
     text = capsys.readouterr().err
     assert f"\n  {path} = {value}: " in text
@@ -150,8 +179,36 @@ def test_every_model_can_be_chosen(path):
     )
 
 
+NAMES = ["ünï", "日本", "h#sh", "x,y", "a=b", "qu'ote", "it''s", "a b", "[x", "2024", "1e3"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_is_named_as_it_is_typed(name):
+    config = validate(compose([f"name={name}"]))
+    assert (config.name, config.system.output) == (name, f"runs/{name}")
+
+
+def test_values_are_read_as_they_are_typed():
+    words = ["system.output=/tmp/r#ns/ü", "system.input.dataset=it's.zarr", "data.drop=[msl]"]
+    config = validate(compose(words))
+    assert (config.system.output, config.system.input.dataset) == ("/tmp/r#ns/ü", "it's.zarr")
+    assert config.data.drop == ["msl"]
+
+
+def test_a_compact_date_is_a_day():
+    window = validate(compose(["dataloader.test.start=20250201"])).dataloader.test
+    assert window.period.first == np.datetime64("2025-02-01T00:00:00")
+    assert window.period.last == np.datetime64("2025-12-31T23:59:59")
+
+
+def test_dates_and_lengths_are_typed_even_where_nothing_is_checked():
+    config = validate(compose(["config_validation=false", "data.timestep=24h", "training.lr=-1"]))
+    assert (config.training.lr, config.data.timestep) == (-1, np.timedelta64(1, "D"))
+    assert config.dataloader.test.period.last == np.datetime64("2025-12-31T23:59:59")
+
+
 def test_leads_are_spelled_in_one_way():
-    assert validate(compose(["data.timestep=24h"])).data.timestep == "1d"
+    assert validate(compose(["data.timestep=24h"])).data.timestep == np.timedelta64(1, "D")
 
 
 def test_your_own_folder_is_searched_first(tmp_path):

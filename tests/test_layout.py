@@ -194,9 +194,11 @@ def test_the_environment_is_what_the_project_says(project):
     assert "dev" in project["project"]["optional-dependencies"]
 
 
-def test_the_changelog_tells_of_this_version():
+def test_changelog_and_citation_are_of_this_version():
     headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
     assert headings[0].split()[1] == diffusion_lab.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == diffusion_lab.__version__
 
 
 def test_commands_and_packages_of_the_project_exist(project):

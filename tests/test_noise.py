@@ -155,3 +155,9 @@ def test_what_does_not_fit_is_refused():
         SphericalNoise(*nodes(10), 3, torch.ones(3))
     with pytest.raises(ValueError, match="one shape"):
         spherical_harmonics(torch.zeros(3), torch.zeros(4), 3)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, True, "7"])
+def test_what_is_not_a_seed(seed):
+    with pytest.raises(ValueError, match=r"seed = .* must be an integer of 64 bits"):
+        MemberNoise(seed)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 from diffusion_lab import __version__
+from diffusion_lab.commands.console import console
 
 _DESCRIPTION = """\
 Diffusion-based probabilistic weather forecasting on graphs.
@@ -19,7 +26,7 @@ Diffusion-based probabilistic weather forecasting on graphs.
   diffusion-lab tune checkpoint=example-tendency              search for the best sampler setting
   diffusion-lab data create RECIPE.yaml OUT.zarr              make a store of your own data
   diffusion-lab lab                                           the tutorials in JupyterLab
-  diffusion-lab guide                                         how to come from ECMWF's guide, and Anemoi
+  diffusion-lab guide                                         moving from ECMWF's guide, and Anemoi
 
 Settings are given as key=value. Each command's --help lists its keys."""
 
@@ -42,50 +49,16 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
   diffusion-lab train --cfg job --resolve                      show the config and stop
 
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
-Stopped, by Ctrl-C or worse? The same command goes on where it was and reaches the same weights."""
+If it is stopped, even killed, the same command resumes where it was and reaches the same weights."""
+
+_REQUESTS = {
+    "forecast": "make an ensemble forecast",
+    "verify": "score a checkpoint or a forecast file against a store",
+    "tune": "search for the best sampler setting",
+    "publish": "score a run's checkpoint and release it (for maintainers)",
+}
 
 _ERRORS_OF_USE = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError)
-
-_FORECAST = """\
-Make an ensemble forecast and write it to a file.
-
-  diffusion-lab forecast checkpoint=example-tendency date=2025-01-01 members=16 output=forecast.nc
-  diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
-
-keys: checkpoint    a released name or a path (.safetensors)
-      date          start, such as 2025-01-01 or 2025-01-01T12; several with commas, a file each
-      lead_time     how far, such as 10d or 36h (default 10d)
-      members, seed ensemble size (16) and seed (0); a member is the same in ensembles of any size
-      output        NAME.nc or NAME.zarr (default forecast.nc), written as the forecast goes
-      data          store to start from (default: the one the checkpoint names)
-      device        cpu, cuda, or auto (default)
-      devices       how many share the members, or the starts if there are several (1): GPUs, or processes
-      predict_kwargs.noise_scheduler_params.KEY    num_steps, sigma_max, sigma_min, rho, schedule_type, …
-      predict_kwargs.sampler_params.KEY            sampler, S_churn, S_min, S_max, S_noise,
-                                                   noise_correlation (between forecast steps), …"""
-
-_VERIFY = """\
-Score a checkpoint, or a forecast file, against a store and simple forecasts: persistence, climatology, the
-weather of other years, and the deterministic forecast of the same network (one network call a step).
-
-  diffusion-lab verify checkpoint=example-tendency             the protocol: test year, 26 starts, 16 members
-  diffusion-lab verify checkpoint=example-state starts=4 members=4 lead_time=1d     a quick look
-  diffusion-lab verify forecast=forecast.nc data=example
-
-A table appears on the screen; OUTPUT/report.html holds all lead times and pictures, OUTPUT/scores.nc the
-numbers. Forecasts are kept in OUTPUT/forecasts: stopped, the same command goes on where it was.
-
-keys: checkpoint    a released name or a path; forecasts are made from it
-      forecast      or: a forecast file (.nc or .zarr); then `data` is needed
-      data          store with the truth (default: the one the checkpoint names)
-      start, end    window of the starts (default: the checkpoint's test window, or 2025)
-      starts        how many (26), every how long (14d)
-      lead_time     how far (5d)
-      members, seed ensemble size (16) and seed (0)
-      output        folder of scores.nc, report.html and the forecasts (default: verification)
-      device        cpu, cuda, or auto (default)
-      predict_kwargs.…   as in forecast"""
-
 
 _LAB = """\
 Open JupyterLab on the tutorials, or serve the sampler tuner alone as an app.
@@ -99,40 +72,12 @@ In a checkout the notebooks are those of notebooks/. Installed without one, the 
 ./diffusion_lab_notebooks; those that are there already are kept as they are. Ctrl-C stops the server."""
 
 
-_TUNE = """\
-Search for the sampler setting that makes the best ensemble for the network calls you can afford.
-
-  diffusion-lab tune checkpoint=example-tendency
-  diffusion-lab tune checkpoint=example-tendency max_calls=10 trials=100 minutes=30 output=cheap
-  diffusion-lab tune checkpoint=example-tendency "space.sampler=[deis,heun]" "space.sigma_max=[20,80]"
-  diffusion-lab forecast tuning/predict_kwargs.yaml checkpoint=example-tendency date=2025-01-01
-
-A setting's score is the fair CRPS in units of persistence's mean absolute error, averaged over variables:
-0 is perfect, 1 as good as persistence. Optuna proposes settings; all are scored on the same dates with the
-same noise, and those that lag behind are stopped. In the end the best of each cost is held against a default
-on dates that the search never saw. Stopped? The same command goes on; with more trials= it searches further.
-
-keys: checkpoint    a released name or a path
-      trials        settings to try in all (60); minutes: begin no trial after so many
-      max_calls     most network calls for a forecast step (20); settings that need more are never run
-      members, seed ensemble size (8) and seed (0)
-      lead_time     how far to forecast (1d)
-      start, end    window to search on (default: from the end of the training window to the unseen dates)
-      starts        dates in it (8); few dates and members make a trial cheap, more make it sure
-      unseen_start, unseen_end           window to judge by (the checkpoint's test window, or 2025)
-      unseen_starts, unseen_every        how many dates (13), every how long (28d)
-      space.KEY     what to choose from: sampler, schedule_type (lists of names), num_steps, sigma_max,
-                    sigma_min, rho, S_churn, S_min, S_max, S_noise ([lowest,highest], or a value to keep)
-      predict_kwargs.…   changes the setting to beat: 50 steps of Heun's method without churn, 99 calls
-      data, device  as in forecast
-      output        folder (tuning) of predict_kwargs.yaml, report.txt, trials.csv, search.png, the study"""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with _stopped_by_sigterm():
+            arguments.run(arguments)
     except _ERRORS_OF_USE as error:
         if arguments.traceback:
             raise
@@ -140,9 +85,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"diffusion-lab: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        print("\nStopped. Run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which schedulers and `kill` send, end a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -157,16 +119,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_data_parser(commands)
     _add_train_parser(commands)
-    _add_forecast_parser(commands)
-    _add_verify_parser(commands)
-    _add_tune_parser(commands)
+    for name, text in _REQUESTS.items():
+        _add_request_parser(commands, name, text)
     _add_lab_parser(commands)
     _add_guide_parser(commands)
     return parser
 
 
 def _add_guide_parser(commands: argparse._SubParsersAction) -> None:
-    text = "how to come from ECMWF's guide: its commands, its names and ours, what stands where"
+    text = "how to move from ECMWF's guide: its commands, its names and ours, where each setting is"
     guide = commands.add_parser("guide", help=text, description=f"Print {text}.")
     guide.set_defaults(run=_guide)
 
@@ -189,26 +150,33 @@ def _add_train_parser(commands: argparse._SubParsersAction) -> None:
     train.set_defaults(run=_train)
 
 
-def _add_forecast_parser(commands: argparse._SubParsersAction) -> None:
-    forecast = commands.add_parser(
-        "forecast",
-        help="make an ensemble forecast",
-        description=_FORECAST,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    forecast.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
-    forecast.set_defaults(run=_forecast)
+def _add_request_parser(commands: argparse._SubParsersAction, name: str, text: str) -> None:
+    """A command whose words are a request; its module is imported only when it, or its help, is wanted."""
+    command = commands.add_parser(name, help=text, add_help=False)
+    command.add_argument("-h", "--help", action=_RequestHelp, const=name, nargs=0, help=argparse.SUPPRESS)
+    command.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
+    command.set_defaults(run=partial(_run_request, name))
 
 
-def _add_verify_parser(commands: argparse._SubParsersAction) -> None:
-    verify = commands.add_parser(
-        "verify",
-        help="score a checkpoint or a forecast file against a store",
-        description=_VERIFY,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verify.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
-    verify.set_defaults(run=_verify)
+class _RequestHelp(argparse.Action):
+    """Prints the help of a command that is made of its request's fields."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from diffusion_lab.commands.requests import help_of
+
+        print(f"{parser.format_usage()}\n{help_of(_request(str(self.const))[0])}")
+        parser.exit()
+
+
+def _request(name: str) -> tuple[Any, Any]:
+    """The request of a command, and the function that does what it asks for."""
+    module = import_module(f"diffusion_lab.commands.{name}")
+    return getattr(module, f"{name.capitalize()}Request"), getattr(module, f"run_{name}")
+
+
+def _run_request(name: str, arguments: argparse.Namespace) -> None:
+    request, run = _request(name)
+    run(request.parse(arguments.settings))
 
 
 def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
@@ -229,23 +197,10 @@ def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
     lab.set_defaults(run=_lab)
 
 
-def _add_tune_parser(commands: argparse._SubParsersAction) -> None:
-    tune = commands.add_parser(
-        "tune",
-        help="search for the best sampler setting",
-        description=_TUNE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tune.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
-    tune.set_defaults(run=_tune)
-
-
 def _guide(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from diffusion_lab.commands.guide import show_guide
 
-    show_guide(Console(highlight=False))
+    show_guide(console())
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -254,7 +209,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from diffusion_lab.config import compose, validate
 
     if arguments.multirun:
-        from diffusion_lab.commands.sweep import sweep
+        from diffusion_lab.commands.train import sweep
 
         sweep(arguments.overrides, arguments.config_name, arguments.config_dir)
         return
@@ -270,24 +225,6 @@ def _train(arguments: argparse.Namespace) -> None:
     train(config, command=shlex.join(words))
 
 
-def _forecast(arguments: argparse.Namespace) -> None:
-    from diffusion_lab.commands.requests import ForecastRequest, run_forecast
-
-    run_forecast(ForecastRequest.parse(arguments.settings))
-
-
-def _verify(arguments: argparse.Namespace) -> None:
-    from diffusion_lab.commands.requests import VerifyRequest, run_verify
-
-    run_verify(VerifyRequest.parse(arguments.settings))
-
-
-def _tune(arguments: argparse.Namespace) -> None:
-    from diffusion_lab.commands.tune import TuneRequest, run_tune
-
-    run_tune(TuneRequest.parse(arguments.settings))
-
-
 def _lab(arguments: argparse.Namespace) -> None:
     from diffusion_lab.commands.lab import open_lab, serve_tuner
 
@@ -299,7 +236,3 @@ def _lab(arguments: argparse.Namespace) -> None:
         serve_tuner(own)
     else:
         open_lab(arguments.notebooks, own)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

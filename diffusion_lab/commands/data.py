@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Column, Table
+
+from diffusion_lab.commands.console import console
 
 _CREATE_HELP = """\
 Create a store, the zarr folder that training and verification read, from a recipe.
@@ -21,8 +23,8 @@ the computed forcings to add, and the training period over which statistics are 
     variables: {t2m: t2m, z500: {variable: z, level: 500}}
     forcings: [cos_latitude, sin_latitude, cos_julian_day, sin_julian_day]
 
-The recipes that come along (diffusion-lab data list) can be given by name, and are to be copied and changed.
-Interrupted? Run the same command again: it goes on where it stopped, and gives the same store."""
+The shipped recipes (diffusion-lab data list) can be given by name, and are meant to be copied and changed.
+If it is interrupted, the same command resumes where it stopped and makes the same store."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -59,28 +61,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     listing.set_defaults(run=run_list)
 
 
-def _console() -> Console:
-    # Wide enough for whole numbers, also where the output is piped; a narrow terminal breaks the lines.
-    return Console(width=max(Console().width, 110))
-
-
 def run_create(arguments: argparse.Namespace) -> None:
     """Create a store; see `create --help`."""
     from diffusion_lab.stores.inspect import describe_store
 
     if arguments.recipe == "speedy":
         from diffusion_lab.making.speedy.simulation import create_speedy_store
+        from diffusion_lab.stores.dates import parse_date
 
-        period = {name: getattr(arguments, name) for name in ("start", "end") if getattr(arguments, name)}
-        store = create_speedy_store(arguments.store, **period)
+        given = {"start": arguments.start, "end": arguments.end}
+        dates: dict[str, Any] = {name: parse_date(date) for name, date in given.items() if date is not None}
+        store = create_speedy_store(arguments.store, **dates)
     else:
         from diffusion_lab.making.create import create_from_recipe
         from diffusion_lab.making.recipes import load_recipe
 
         if arguments.start or arguments.end:
-            raise ValueError("--start and --end go with 'speedy'; a recipe says its dates under dates.")
+            raise ValueError("--start and --end belong to 'speedy'; a recipe gives its dates under dates.")
         store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
-    _console().print(describe_store(store))
+    console().print(describe_store(store))
 
 
 def run_inspect(arguments: argparse.Namespace) -> None:
@@ -88,7 +87,7 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     from diffusion_lab.stores.inspect import describe_store
     from diffusion_lab.stores.store import open_store
 
-    _console().print(describe_store(open_store(arguments.store)))
+    console().print(describe_store(open_store(arguments.store)))
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -103,4 +102,4 @@ def run_list(arguments: argparse.Namespace) -> None:
     )
     for name, file in shipped_recipes().items():
         table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
-    _console().print(table)
+    console().print(table)

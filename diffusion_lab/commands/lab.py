@@ -48,7 +48,7 @@ def serve_tuner(options: Sequence[str] = ()) -> None:
 def tutorials() -> Path:
     """The folder of the tutorials: the checkout's, else a copy of the shipped ones in the working directory.
 
-    A notebook that is in the copy already is left as it is: it may have been worked on.
+    A notebook that is already in the copy is left alone: it may hold somebody's work.
     """
     package = Path(str(files("diffusion_lab")))
     shipped = package / "notebooks"
@@ -65,7 +65,7 @@ def tutorials() -> Path:
 @contextmanager
 def tuner_notebook() -> Iterator[Path]:
     """A notebook of one cell that shows the tuner, in a temporary folder."""
-    cell = {
+    cell: dict[str, object] = {
         "cell_type": "code",
         "id": "tuner",
         "metadata": {},

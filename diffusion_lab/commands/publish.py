@@ -1,18 +1,7 @@
-"""Turn a run's checkpoint into a released one: scored on the test year, with a model card beside it.
-
-    diffusion-lab tune checkpoint=runs/NAME/NAME.safetensors data=example output=runs/NAME/tuning
-    python -m diffusion_lab.commands.publish runs/NAME/NAME.safetensors \
-        --predict-kwargs runs/NAME/tuning/predict_kwargs.yaml --search-report runs/NAME/tuning/report.txt
-
-The protocol is fixed, so that numbers can be compared: that of `diffusion-lab verify`, which is the test year
-2025 of the example store, 26 starts 14 days apart, 16 members, to five days, with the sampling defaults that
-it is released with. Forecasts are kept in the folder `verification` beside the checkpoint, so that a
-stopped run goes on where it was, and the report is written there.
-"""
+"""`diffusion-lab publish`: a run's checkpoint becomes a released one, with its scores and its model card."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -21,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
+from pydantic import Field
 
 from diffusion_lab.assets import store_path
 from diffusion_lab.commands.report import save_report
+from diffusion_lab.commands.requests import PredictKwargs, Request, steps_of
+from diffusion_lab.config import Lead
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.inference.release import save_release
+from diffusion_lab.inference.release import load_release, save_release
 from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.store import Store, open_store
 from diffusion_lab.verification import (
@@ -39,45 +30,66 @@ from diffusion_lab.verification.search.space import network_calls
 from diffusion_lab.verification.summary import names_of_baselines
 
 STORE, YEAR, STARTS, EVERY, MEMBERS = "example", "2025", 26, np.timedelta64(14, "D"), 16
-LEAD_TIME = np.timedelta64(5, "D")
 
 
-def publish(
-    checkpoint: Path,
-    folder: Path,
-    device: str = "auto",
-    predict_kwargs: dict[str, dict[str, Any]] | None = None,
-    note: str = "",
-    lead_time: np.timedelta64 = LEAD_TIME,
-    search_report: str = "",
-) -> Path:
+class PublishRequest(Request):
+    r"""Turn a run's checkpoint into a released one: scored on the test year, with a model card beside it.
+
+    For maintainers of the released checkpoints.
+
+      diffusion-lab tune checkpoint=runs/NAME/NAME.safetensors data=example output=runs/NAME/tuning
+      diffusion-lab publish runs/NAME/tuning/predict_kwargs.yaml checkpoint=runs/NAME/NAME.safetensors \
+          search_report=runs/NAME/tuning/report.txt
+
+    The protocol is fixed, so that numbers can be compared: that of `diffusion-lab verify`, which is the test
+    year 2025 of the example store, 26 starts 14 days apart, 16 members, with the sampling defaults that it is
+    released with. Forecasts are kept in the folder `verification` beside the checkpoint, where the report is
+    written too; if it is stopped, the same command resumes where it was.
+    """
+
+    checkpoint: Path = Field(description="the release checkpoint of a run, a .safetensors file")
+    lead_time: Lead = Field(np.timedelta64(5, "D"), description="of the longest forecasts")
+    predict_kwargs: PredictKwargs = Field(
+        PredictKwargs(), description="changes the sampling defaults that the checkpoint is released with"
+    )
+    search_report: Path | None = Field(
+        None, description="report.txt of diffusion-lab tune, for the model card"
+    )
+    note: str = Field("", description="what else the model card is to say of the training")
+    output: Path = Field(
+        Path(__file__).parents[1] / "assets", description="folder for NAME.safetensors and NAME.md"
+    )
+
+
+def run_publish(request: PublishRequest) -> None:
+    """Publish the checkpoint and say where it is."""
+    report = request.search_report.read_text() if request.search_report else ""
+    print(publish(request, report.split("\npredict_kwargs:")[0]))
+
+
+def publish(request: PublishRequest, search_report: str = "") -> Path:
     """Score a checkpoint by the protocol and write it, scores inside, with its model card.
 
     Args:
-        checkpoint: a release checkpoint of a run.
-        folder: where to; the name stays.
-        device: "cpu", "cuda", or "auto".
-        predict_kwargs: of a sampler search; they become the checkpoint's sampling defaults.
-        note: what else there is to say of its training.
-        lead_time: of the longest forecasts.
+        request: which checkpoint, and what it is released with.
         search_report: what the sampler search found, for the model card.
 
     Returns:
         The published file.
     """
-    forecaster = with_defaults(load_forecaster(checkpoint, device), predict_kwargs or {})
+    forecaster = with_defaults(load_forecaster(request.checkpoint, request.device), request.overrides)
     store = open_store(store_path(STORE))
-    steps = int(lead_time // forecaster.step)
-    starts = scored_starts(store, lead_time)
-    work = checkpoint.parent / "verification"
+    steps = steps_of(forecaster, request.lead_time)
+    starts = scored_starts(store, request.lead_time)
+    work = request.checkpoint.parent / "verification"
     forecast, scores = run_protocol(forecaster, starts, steps, MEMBERS, data=store, folder=work / "forecasts")
-    save_report(work, forecast, scores, store, title=checkpoint.stem)
+    save_report(work, forecast, scores, store, title=request.checkpoint.stem)
     calls = network_calls(forecaster.settings)
     leads = shown_leads(scores)
     release = forecaster.release.model_copy(
         update={
             "store": STORE,
-            "training": forecaster.release.training | ({"note": note} if note else {}),
+            "training": forecaster.release.training | ({"note": request.note} if request.note else {}),
             "scores": {
                 "protocol": f"test year {YEAR}, {len(starts)} starts every {EVERY.astype(int)} days, "
                 f"{MEMBERS} members, steps of {forecaster.release.step}, {calls} network calls a step",
@@ -86,8 +98,9 @@ def publish(
             },
         }
     )
-    path = folder / checkpoint.name
-    save_release(path, release, forecaster.model.cpu(), forecaster.latitudes, forecaster.longitudes)
+    path = request.output / request.checkpoint.name
+    network = load_release(request.checkpoint)[1]  # on the CPU, whatever the device of the forecasts
+    save_release(path, release, network, forecaster.latitudes, forecaster.longitudes)
     card = model_card(
         path.stem,
         release.model_dump(),
@@ -165,7 +178,7 @@ def measured_weaknesses(scores: xr.Dataset) -> list[str]:
 def model_card(
     name: str, release: Mapping[str, Any], size: int, table: str, measured: Sequence[str], search_report: str
 ) -> str:
-    """The model card, Markdown, with a table of scores, the sampler search, and the weaknesses found."""
+    """The model card in Markdown, with a table of scores, the sampler search, and the weaknesses found."""
     training = release["training"]
     passes = training["steps"] * training["batch_size"] / training["samples"]
     kind = "changes over a step" if "Tend" in release["model"] else "states"
@@ -219,40 +232,3 @@ def _facts(release: Mapping[str, Any], size: int) -> list[str]:
         + (f"; {training['note']}" if "note" in training else ""),
         f"- **Sampling defaults**: {release['inference_defaults']}",
     ]
-
-
-def main() -> None:
-    """Publish the checkpoints named on the command line into the package's assets."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoints", nargs="+", type=Path, help="release checkpoints of runs")
-    assets = Path(__file__).parents[1] / "assets"
-    parser.add_argument(
-        "--folder", type=Path, default=assets, help="where to (default: the package's assets)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    parser.add_argument(
-        "--predict-kwargs", type=Path, help="what diffusion-lab tune wrote: the sampling defaults from now on"
-    )
-    parser.add_argument(
-        "--search-report", type=Path, help="report.txt of diffusion-lab tune, for the model card"
-    )
-    parser.add_argument("--days", default=5, type=int, help="longest lead time that is scored (default: 5)")
-    parser.add_argument("--note", default="", help="for the model card: what else to say of the training")
-    arguments = parser.parse_args()
-    kwargs = {}
-    if arguments.predict_kwargs:
-        kwargs = yaml.safe_load(arguments.predict_kwargs.read_text())["predict_kwargs"]
-    report = (
-        arguments.search_report.read_text().split("\npredict_kwargs:")[0] if arguments.search_report else ""
-    )
-    lead_time = np.timedelta64(arguments.days, "D")
-    for checkpoint in arguments.checkpoints:
-        print(
-            publish(checkpoint, arguments.folder, arguments.device, kwargs, arguments.note, lead_time, report)
-        )
-
-
-if __name__ == "__main__":
-    main()

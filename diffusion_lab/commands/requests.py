@@ -1,55 +1,53 @@
-"""What `diffusion-lab forecast` and `diffusion-lab verify` are asked for: checked first, then done."""
+"""What requests share: words become the fields of one object, and the fields become the help."""
 
 from __future__ import annotations
 
-import time
+import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import numpy as np
-import xarray as xr
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
-from rich.console import Console
-from rich.progress import Progress
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-from diffusion_lab.assets import checkpoints, store_path
-from diffusion_lab.commands.report import save_report
-from diffusion_lab.config import ConfigError, Date, Group, Lead, explain
-from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
-from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
-from diffusion_lab.inference.output import write_forecast
-from diffusion_lab.sampling import SamplingSettings
-from diffusion_lab.stores.dates import lead_name, lead_timedelta, period, spread_out
-from diffusion_lab.stores.module import forecast_starts as possible_starts
-from diffusion_lab.stores.reading import check_group
-from diffusion_lab.stores.store import Store, open_store
-from diffusion_lab.verification import (
-    run_protocol,
-    score,
-    score_table,
-    shown_leads,
-)
+from diffusion_lab.config import ConfigError, Group, Seed, Written, explain
+from diffusion_lab.inference.forecaster import Forecaster, choose_device
+from diffusion_lab.stores.dates import Period, lead_name, period
+
+
+def _existing(device: str) -> str:
+    choose_device(device)
+    return device
+
+
+Device = Annotated[str, AfterValidator(_existing), Written("cpu, cuda, cuda:1, … or auto")]
+"""A device of this machine; "auto" is the GPU if there is one."""
 
 
 class PredictKwargs(Group):
     """Overrides of the checkpoint's sampling defaults; their keys are checked by `SamplingSettings`."""
 
-    noise_scheduler_params: dict[str, Any] = Field(default_factory=dict)
-    sampler_params: dict[str, Any] = Field(default_factory=dict)
+    noise_scheduler_params: dict[str, Any] = Field(
+        default_factory=dict, description="num_steps, sigma_max, sigma_min, rho, schedule_type, …"
+    )
+    sampler_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="sampler, S_churn, S_min, S_max, S_noise, noise_correlation (between forecast steps), …",
+    )
 
 
 class Request(Group):
-    """Keys from the command line or a file."""
+    """What a command is asked for, from its words and files; a command's own docstring is its help."""
 
-    predict_kwargs: PredictKwargs = PredictKwargs()
-    data: str | None = None
-    device: str = "auto"
-    members: Annotated[int, Field(ge=1)] = 16
-    seed: int = 0
+    device: Device = Field("auto", description="where the network runs")
+    predict_kwargs: PredictKwargs = Field(
+        PredictKwargs(), description="changes the checkpoint's sampling defaults, key by key"
+    )
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Self:
@@ -73,6 +71,13 @@ class Request(Group):
         return self.predict_kwargs.model_dump()
 
 
+class EnsembleRequest(Request):
+    """What commands share that make ensembles from a store."""
+
+    data: str | None = Field(None, description="the store, if not the one that the checkpoint names")
+    seed: Seed = Field(0, description="of the noise; a member is the same in ensembles of any size")
+
+
 def _setting(word: str) -> DictConfig:
     """The keys of one word: "key=value", or the path of a YAML file."""
     if "=" in word:
@@ -88,174 +93,97 @@ def _setting(word: str) -> DictConfig:
     return keys
 
 
-class ForecastRequest(Request):
-    """Keys of `diffusion-lab forecast`."""
-
-    checkpoint: str
-    date: Annotated[str, BeforeValidator(str)]
-    lead_time: Lead = "10d"
-    output: str = "forecast.nc"
-    devices: PositiveInt = 1
-
-
-class VerifyRequest(Request):
-    """Keys of `diffusion-lab verify`."""
-
-    checkpoint: str | None = None
-    forecast: str | None = None
-    start: Date | None = None
-    end: Date | None = None
-    starts: PositiveInt = 26
-    every: Lead | None = "14d"
-    lead_time: Lead = "5d"
-    output: str = "verification"
+def help_of(request: type[Request]) -> str:
+    """A command's help: the docstring of its request, then each field with its type, default and meaning."""
+    own = [
+        key
+        for key in request.model_fields
+        if key in request.__annotations__ and key not in Request.model_fields
+    ]
+    shared = [key for key in request.model_fields if key not in own]
+    keys = list(_keys({key: request.model_fields[key] for key in [*own, *shared]}))
+    width = max(len(key) for key, _ in keys) + 2
+    lines = [
+        textwrap.fill(text, 110, initial_indent=f"  {key:<{width}}", subsequent_indent=" " * (width + 2))
+        for key, text in keys
+    ]
+    return "\n".join([inspect.cleandoc(request.__doc__ or ""), "", "keys:", *lines])
 
 
-def run_forecast(request: ForecastRequest) -> None:
-    """Make the forecast from each start, showing progress, and say where it is."""
-    forecaster = load_forecaster(request.checkpoint, request.device if request.devices == 1 else "cpu")
-    steps = steps_of(forecaster, request.lead_time)
-    dates = [np.datetime64(parse_date(date), "s") for date in request.date.split(",")]
-    settings, output = forecaster.settings.override(**request.overrides), Path(request.output)
-    for date, states in zip(dates, _runs(request, settings, dates, steps), strict=True):
-        began = time.monotonic()
-        rollout = forecaster.rollout(date, steps, request.members, request.seed, settings, request.data)
-        named = output if len(dates) == 1 else output.with_stem(f"{output.stem}-{date.astype('M8[h]')}")
-        with Progress(transient=True) as bar:
-            states = bar.track(states or rollout.states(), total=steps, description="steps")
-            path = write_forecast(named, rollout, states)
-        print(
-            f"{path}: {request.members} members to {request.lead_time} from {date} "
-            f"in {time.monotonic() - began:.1f} s"
-        )
+def _keys(fields: dict[str, FieldInfo], above: str = "") -> Iterator[tuple[str, str]]:
+    """Each key, and what is to be said of it; those of a group follow it."""
+    for key, field in fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            yield f"{above}{key}.…", field.description or ""
+            yield from _keys(group.model_fields, "  .")
+        elif field.annotation == dict[str, Any]:
+            yield f"{above}{key}.…", field.description or ""
+        else:
+            said = [f"{_type(field)}:", field.description, _default(field)]
+            yield f"{above}{key}", " ".join(part for part in said if part)
 
 
-def _runs(
-    request: ForecastRequest, settings: SamplingSettings, dates: list[np.datetime64], steps: int
-) -> Iterator[Iterator[np.ndarray] | None]:
-    """The states from each start where several devices share the members of one start, or the starts."""
-    if request.devices == 1:
-        return iter([None] * len(dates))
-    arguments = steps, range(request.members)
-    devices = choose_devices(request.devices, request.device)
-    if len(dates) == 1:
-        states = states_on_devices(
-            request.checkpoint,
-            devices,
-            dates[0],
-            *arguments,
-            seed=request.seed,
-            settings=settings,
-            data=request.data,
-        )
-        return iter([states])
-    return starts_on_devices(
-        request.checkpoint,
-        devices,
-        dates,
-        *arguments,
-        seed=request.seed,
-        settings=settings,
-        data=request.data,
-    )
+def _type(field: FieldInfo) -> str:
+    """How a field's value is written: as its type says, or by the name of a plain type."""
+    parts = [*field.metadata, *_parts(field.annotation)]
+    how = [part.how for part in parts if isinstance(part, Written)]
+    plain = [_PLAIN[part] for part in parts if isinstance(part, type) and part in _PLAIN]
+    return (how or plain or ["value"])[0]
 
 
-def run_verify(request: VerifyRequest) -> None:
-    """Make or read the forecast, print the table, write scores and report."""
-    if (request.checkpoint is None) == (request.forecast is None):
-        raise ConfigError(
-            f"verify wants one of checkpoint=NAME and forecast=FILE; released: {', '.join(checkpoints())}"
-        )
-    if request.checkpoint is not None:
-        forecast, scores, store, facts = _verify_checkpoint(request)
-        title = f"{request.checkpoint}, {facts['Starts']}"
-    else:
-        if request.data is None:
-            raise ConfigError("verify forecast=FILE needs data=STORE, the truth")
-        path, store, title = Path(request.forecast), open_store(store_path(request.data)), request.forecast
-        if path.suffix == ".zarr":
-            check_group(str(path))
-        forecast = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
-        scores, facts = score(forecast, store, progress=True), {"Forecast": request.forecast}
-    Console().print(score_table(scores, title, shown_leads(scores)))
-    facts["Truth"] = store.path
-    _, report = save_report(request.output, forecast, scores, store, title=title, facts=facts)
-    print(f"all lead times and pictures: {report.resolve()}")
+_PLAIN = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path"}
 
 
-def _verify_checkpoint(request: VerifyRequest) -> tuple[xr.Dataset, xr.Dataset, Store, dict[str, str]]:
-    """Forecasts from the window of starts, their scores, the store with the truth, and what was done."""
-    forecaster = load_forecaster(request.checkpoint, request.device)
-    store = forecaster.reader(request.data).store
-    steps = steps_of(forecaster, request.lead_time)
-    asked = evaluation_window(forecaster, request.start, request.end)
-    starts = _starts(forecaster, store, steps, request, asked)
-    settings = forecaster.settings.override(**request.overrides)
-    forecast, scores = run_protocol(
-        forecaster,
-        starts,
-        steps,
-        request.members,
-        seed=request.seed,
-        settings=settings,
-        data=store,
-        folder=Path(request.output) / "forecasts",
-    )
-    facts = {
-        "Checkpoint": request.checkpoint,
-        "Starts": " to ".join(asked),
-        "Forecast step": lead_name(forecaster.step),
-        **{
-            group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())
-            for group, values in settings.as_dict().items()
-        },
-    }
-    return forecast, scores, store, facts
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type and all that stands in it, from the outside in."""
+    yield annotation
+    inner = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        inner = (*annotation.__metadata__, *inner[:1])
+    for part in inner:
+        if part is not annotation:
+            yield from _parts(part)
 
 
-def evaluation_window(forecaster: Forecaster, start: str | None, end: str | None) -> tuple[str, str]:
-    """First and last start of the evaluation: as asked for, or those the checkpoint names, or else 2025."""
-    named = forecaster.release.training.get("test_window", ("2025", "2025"))
-    return start or named[0], end or named[1]
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return ""
+    if isinstance(value, np.timedelta64):
+        value = lead_name(value)
+    if isinstance(value, list | tuple):
+        value = f"[{', '.join(map(str, value))}]"
+    return f"(default: {str(value).lower() if isinstance(value, bool) else value})"
 
 
-def _starts(
-    forecaster: Forecaster, store: Store, steps: int, request: VerifyRequest, asked: tuple[str, str]
-) -> np.ndarray:
-    # All valid times must be in the store; the window is of the starts.
-    window = period(*asked)
-    dates = possible_starts(store, forecaster.step, forecaster.model.multistep_input, None)
-    dates = dates[(dates >= window[0]) & (dates <= min(window[1], store.dates[-1] - steps * forecaster.step))]
-    if len(dates) == 0:
-        raise ConfigError(
-            f"no forecast to {request.lead_time} from {asked[0]} to {asked[1]} in {store!r}; "
-            "give start=… and end=… within its dates"
-        )
-    every = None if request.every is None else lead_timedelta(request.every)
-    return spread_out(dates, request.starts, every)
-
-
-def steps_of(forecaster: Forecaster, lead_time: str) -> int:
+def steps_of(forecaster: Forecaster, lead_time: np.timedelta64) -> int:
     """How many steps of the model reach a lead time.
 
     Raises:
-        ConfigError: if it is no multiple of the step.
+        ConfigError: it is not a multiple of the step.
     """
-    steps, rest = divmod(lead_timedelta(lead_time), forecaster.step)
+    steps, rest = divmod(lead_time, forecaster.step)
     if rest or steps < 1:
         raise ConfigError(
-            f"lead_time={lead_time} is no multiple of the model's step {lead_name(forecaster.step)}"
+            f"lead_time = {lead_name(lead_time)}: is not a multiple of the model's step, "
+            f"{lead_name(forecaster.step)}"
         )
     return int(steps)
 
 
-def parse_date(text: str) -> str:
-    """A date as ISO 8601; the compact form of the guide, 20250101T00:00:00, is understood too."""
-    digits = text.strip().replace(" ", "T")
-    if len(digits) >= 8 and digits[:8].isdigit():
-        digits = f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
+def evaluation_window(
+    forecaster: Forecaster, start: np.datetime64 | None, end: np.datetime64 | None
+) -> Period:
+    """The window to evaluate on: what is asked for, else the checkpoint's test window, else 2025.
+
+    Raises:
+        ConfigError: it ends before it starts.
+    """
+    named = forecaster.release.training.get("test_window", ("2025", "2025"))
     try:
-        np.datetime64(digits)
-    except ValueError:
-        raise ConfigError(f"date={text} is no date; write it as 2025-01-01 or 2025-01-01T12") from None
-    return digits
+        return period(named[0] if start is None else start, named[1] if end is None else end)
+    except ValueError as error:
+        raise ConfigError(f"start and end: {error}") from None

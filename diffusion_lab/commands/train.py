@@ -1,28 +1,49 @@
-"""The main job: train or resume, release the checkpoint, forecast from the test window, score, draw."""
+"""`diffusion-lab train`: train or resume, release the checkpoint, forecast from the test window, score, draw.
+
+With --multirun Hydra runs one training for each combination of values, so that its launchers and sweepers
+work too: one after the other by default, hydra/launcher=joblib for several at once.
+"""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
 
+import hydra
 import numpy as np
-import pandas as pd
-import torch
-from lightning.pytorch.utilities import rank_zero_only
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 from rich.console import Console
 
 from diffusion_lab import verification
+from diffusion_lab.commands.console import console
 from diffusion_lab.commands.report import save_report
-from diffusion_lab.config import Config, ConfigError
+from diffusion_lab.config import (
+    Config,
+    ConfigError,
+    complete,
+    compose,
+    config_folder,
+    hydra_overrides,
+    validate,
+)
 from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.plots import training_curves
-from diffusion_lab.stores.dates import lead_timedelta, spread_out
+from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.training.build import Run, build
 from diffusion_lab.training.callbacks import LEVEL_BINS
+from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.fit import fit
-from diffusion_lab.training.release import export_release, own_parts
+from diffusion_lab.training.logs import read_log
+from diffusion_lab.training.release import export_release, own_parts, training_facts
 
 
 def train(config: Config, command: str) -> None:
@@ -32,35 +53,34 @@ def train(config: Config, command: str) -> None:
         config: what to train.
         command: what the user typed, for the model card.
     """
-    console = Console(quiet=rank_zero_only.rank > 0)
+    out = console(quiet=not is_first())
     run = build(config)
     parameters = sum(p.numel() for p in run.task.model.parameters())
-    console.print(
+    out.print(
         f"[bold]{config.name}[/]: {type(run.task.model).__name__}, {parameters:,} parameters, "
         f"{len(run.data.train_set):,} samples of {run.store.path}, {config.training.max_steps} steps"
     )
     if (run.folder / "last.ckpt").exists():
-        console.print(f"going on from {run.folder / 'last.ckpt'}")
+        out.print(f"resuming from {run.folder / 'last.ckpt'}")
     if own := own_parts(config):
-        console.print(
-            f"[yellow]{', '.join(own)}: a class of your own. A released checkpoint runs no code when it is "
-            f"loaded, so none is written; the weights stay in {run.folder / 'last.ckpt'}, and in Python "
-            "training.release.run_forecaster forecasts with them[/]"
+        out.print(
+            f"[yellow]{', '.join(own)}: your own class. A release checkpoint cannot contain code, so none is "
+            f"written; the weights stay in {run.folder / 'last.ckpt'}[/]"
         )
     if config.diagnostics.evaluation.enabled:
-        evaluation_starts(run)  # a test window without data is an error now, not after the training
+        evaluation_starts(run)  # so that a test window without data is an error before the training
     seconds = fit(run)
-    if own or run.task.global_rank > 0:  # of several processes one goes on alone
+    if own or run.task.global_rank > 0:  # of several processes only the first continues
         return
     path = export_release(
         run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
     )
-    console.print(f"released checkpoint: {path}")
+    out.print(f"released checkpoint: {path}")
     if config.diagnostics.evaluation.enabled:
-        evaluate(run, path, console)
+        evaluate(run, path, out)
 
 
-def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
+def evaluate(run: Run, checkpoint: Path, out: Console) -> None:
     """Forecast from starts spread over the test window, print the score table, draw the pictures."""
     evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
     forecaster = load_forecaster(checkpoint)
@@ -74,9 +94,9 @@ def evaluate(run: Run, checkpoint: Path, console: Console) -> None:
         progress=run.config.diagnostics.progress_bar,
     )
     scores = verification.score(forecast, run.store)
-    console.print(verification.score_table(scores, f"{checkpoint.stem}: {test.start} to {test.end}"))
+    out.print(verification.score_table(scores, f"{checkpoint.stem}: {test.start} to {test.end}"))
     _, report = save_report(run.folder / "verification", forecast, scores, run.store, title=checkpoint.stem)
-    console.print(f"report: {report.resolve()}; loss: {draw_training(run.folder)}")
+    out.print(f"report: {report.resolve()}; loss: {draw_training(run.folder)}")
 
 
 def evaluation_starts(run: Run) -> np.ndarray:
@@ -86,8 +106,8 @@ def evaluation_starts(run: Run) -> np.ndarray:
         ValueError: the store has no such dates.
     """
     evaluation, test = run.config.diagnostics.evaluation, run.config.dataloader.test
-    step = lead_timedelta(run.config.data.timestep)
-    dates = forecast_starts(run.store, step, run.config.training.multistep_input, (test.start, test.end))
+    step = run.config.data.timestep
+    dates = forecast_starts(run.store, step, run.config.training.multistep_input, test.period)
     dates = dates[dates + evaluation.steps * step <= dates[-1] + step]
     if len(dates) == 0:
         raise ConfigError(
@@ -107,29 +127,64 @@ def draw_training(folder: Path) -> Path:
     return folder / "loss.png"
 
 
-def read_log(folder: Path) -> pd.DataFrame:
-    """All that a run logged: a resumed session takes over from the step it began at."""
-    files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
-    sessions = [pd.read_csv(file) for file in files]
-    starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]
-    kept = [session[session["step"] < start] for session, start in zip(sessions, starts, strict=True)]
-    return pd.concat(kept).sort_values("step", kind="stable")
+def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str | None = None) -> None:
+    """Train each combination of the overrides' values, such as "training.lr=1e-4,1e-3".
+
+    A run lives in FOLDER/KEY=VALUE,…, where FOLDER is what `system.output` would be without the sweep and the
+    keys are those that are swept. The same command resumes runs that were stopped.
+
+    Raises:
+        ConfigError: no override has several values, or the config cannot be used.
+    """
+    # The progress bars of parallel runs would overwrite each other; they can be turned on explicitly.
+    words = hydra_overrides(["diagnostics.progress_bar=false", *overrides], config_dir, sweep=True)
+    parsed = _parse([word for word in words if not word.startswith("hydra.searchpath=")])
+    fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
+    swept = [one for one in parsed if one.is_sweep_override()]
+    if not swept:
+        raise ConfigError("--multirun needs several values of a key, as in training.lr=1e-4,1e-3")
+    # Report what is wrong with any run now rather than when its turn comes.
+    choices = [_choices(one) for one in swept if one.is_discrete_sweep()]
+    configs = [validate(compose([*fixed, *some], config_name, config_dir)) for some in product(*choices)]
+    output = configs[0].system.output
+    words += hydra_overrides(
+        [f"hydra.sweep.dir={output}", f"hydra.sweep.subdir='{_folder_of(swept)}'", "hydra.job.chdir=false"]
+    )
+    run_all = hydra.main(
+        version_base="1.3", config_path=str(config_folder(config_dir, config_name)), config_name=config_name
+    )
+    typed, sys.argv = sys.argv, ["diffusion-lab", "--multirun", *words]  # where Hydra reads its words
+    try:
+        run_all(run_one)()
+    finally:
+        sys.argv = typed
+    console().print(f"{len(configs)} runs: {output}")
 
 
-def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
-    """What a model card says of the training."""
-    loader, training, system = run.config.dataloader, run.config.training, run.config.system
-    return {
-        "command": command,
-        "data": run.store.path,
-        "window": [loader.training.start, loader.training.end],
-        "test_window": [loader.test.start, loader.test.end],
-        "samples": len(run.data.train_set),
-        "steps": training.max_steps,
-        "batch_size": loader.batch_size * system.devices * system.num_nodes,
-        "seed": training.seed,
-        "seconds": round(seconds),
-        "torch": torch.__version__,
-        "device": str(run.task.device),
-        "threads": torch.get_num_threads(),
-    } | ({"note": f"from the weights of {start}"} if (start := training.initial_weights) else {})
+def run_one(config: DictConfig) -> None:
+    """One run of a sweep, in its own folder."""
+    job = HydraConfig.get()
+    name = str(job.job.config_name)
+    config = complete(config, name)
+    config.system.output = job.runtime.output_dir
+    command = ["diffusion-lab", "train", "--config-name", name, *map(str, job.overrides.task)]
+    train(validate(config), command=shlex.join(command))
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(str(error)) from None
+
+
+def _choices(override: Override) -> list[str]:
+    """An override with several values as one override for each."""
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _folder_of(swept: Sequence[Override]) -> str:
+    """A pattern for the folder of a run: KEY=VALUE,… with each value as an interpolation."""
+    names = [one.key_or_group for one in swept]
+    values = [name if "." in name or name == "name" else f"hydra.runtime.choices.{name}" for name in names]
+    return ",".join(f"{name}=${{{value}}}" for name, value in zip(names, values, strict=True))

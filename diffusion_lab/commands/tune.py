@@ -1,9 +1,9 @@
-"""What `diffusion-lab tune` is asked for, and how it is done."""
+"""`diffusion-lab tune`: a search for the best sampler setting, and its evaluation on unseen dates."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,12 +13,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from diffusion_lab import plots
-from diffusion_lab.commands.requests import Request, evaluation_window, steps_of
+from diffusion_lab.commands.console import console
+from diffusion_lab.commands.requests import EnsembleRequest, PredictKwargs, evaluation_window, steps_of
 from diffusion_lab.config import ConfigError, Date, Lead
 from diffusion_lab.inference.forecaster import Forecaster, load_forecaster
 from diffusion_lab.sampling import PRESETS, SamplingSettings
-from diffusion_lab.stores.dates import lead_timedelta, period, spread_out
-from diffusion_lab.stores.module import forecast_starts as possible_starts
+from diffusion_lab.stores.dates import Period, period, spread_out
+from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.verification.search.optimisation import SearchResult, search_sampler
 from diffusion_lab.verification.search.scoring import (
     Comparison,
@@ -28,49 +29,76 @@ from diffusion_lab.verification.search.scoring import (
 from diffusion_lab.verification.search.space import SearchSpace, describe, network_calls
 
 
-class TuneRequest(Request):
-    """Keys of `diffusion-lab tune`; `predict_kwargs` changes the setting that is to be beaten."""
+class TuneRequest(EnsembleRequest):
+    """Search for the sampler setting that makes the best ensemble for the network calls you can afford.
 
-    checkpoint: str
-    trials: PositiveInt = 60
-    max_calls: PositiveInt = 20
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    members: Annotated[int, Field(ge=2)] = 8
-    lead_time: Lead = "1d"
-    start: Date | None = None
-    end: Date | None = None
-    starts: PositiveInt = 8
-    unseen_start: Date | None = None
-    unseen_end: Date | None = None
-    unseen_starts: Annotated[int, Field(ge=3)] = 13
-    unseen_every: Lead = "28d"
-    space: SearchSpace = SearchSpace()
-    output: str = "tuning"
+      diffusion-lab tune checkpoint=example-tendency
+      diffusion-lab tune checkpoint=example-tendency max_calls=10 trials=100 minutes=30 output=cheap
+      diffusion-lab tune checkpoint=example-tendency "space.sampler=[deis,heun]" "space.sigma_max=[20,80]"
+      diffusion-lab forecast tuning/predict_kwargs.yaml checkpoint=example-tendency date=2025-01-01
+
+    A setting's score is the fair CRPS in units of persistence's mean absolute error, averaged over variables:
+    0 is perfect, 1 as good as persistence. Optuna proposes settings; all are scored on the same dates with
+    the same noise, and those that lag behind are stopped. In the end the best of each cost is compared with a
+    default, 50 steps of Heun's method without churn (99 calls), on dates that the search never saw. If it is
+    stopped, the same command resumes; with more trials= it searches further.
+    """
+
+    checkpoint: str = Field(description="a released name or a path")
+    trials: PositiveInt = Field(60, description="settings to try in all")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="begin no trial after so many")
+    max_calls: PositiveInt = Field(
+        20, description="most network calls for a forecast step; settings that need more are never run"
+    )
+    members: Annotated[int, Field(ge=2)] = Field(8, description="ensemble size")
+    lead_time: Lead = Field(np.timedelta64(1, "D"), description="how far to forecast")
+    start: Date | None = Field(
+        None, description="first date to search on, if not the first after the checkpoint's training window"
+    )
+    end: Date | None = Field(
+        None, description="last date to search on, if not the last before the unseen dates"
+    )
+    starts: PositiveInt = Field(
+        8, description="dates in that window; few dates and members make a trial cheap, more make it sure"
+    )
+    unseen_start: Date | None = Field(
+        None, description="first date to evaluate on, if not that of the checkpoint's test window, or of 2025"
+    )
+    unseen_end: Date | None = Field(None, description="last date to evaluate on, likewise")
+    unseen_starts: Annotated[int, Field(ge=3)] = Field(13, description="dates in that window")
+    unseen_every: Lead = Field(np.timedelta64(28, "D"), description="time between them")
+    space: SearchSpace = Field(
+        SearchSpace(), description="names to choose from, and ranges [lowest,highest] or a value to keep"
+    )
+    predict_kwargs: PredictKwargs = Field(PredictKwargs(), description="changes the default to compare with")
+    output: Path = Field(
+        Path("tuning"),
+        description="folder of predict_kwargs.yaml, report.txt, trials.csv, search.png, the study",
+    )
 
 
 def run_tune(request: TuneRequest) -> None:
-    """Search, judge what was found on dates that the search never saw, print and write it all."""
+    """Search, evaluate what was found on dates that the search never saw, print and write it all."""
     forecaster = load_forecaster(request.checkpoint, request.device)
     steps = steps_of(forecaster, request.lead_time)
-    folder, guide = Path(request.output), PRESETS["guide"].predict_kwargs
+    folder, guide = request.output, PRESETS["guide"].predict_kwargs
     reference = forecaster.settings.override(**guide).override(**request.overrides)
-    seen, unseen = search_dates(forecaster, request, int(steps))
-    common = {
-        "steps": int(steps),
+    seen, unseen = search_dates(forecaster, request, steps)
+    common: dict[str, Any] = {
+        "steps": steps,
         "members": request.members,
         "seed": request.seed,
         "data": request.data,
         "folder": folder,
     }
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"{request.trials} trials of at most {request.max_calls} network calls on {len(seen)} dates, "
-        f"{seen[0]} to {seen[-1]}, in {folder.resolve()}",
-        highlight=False,
+        f"{seen[0]} to {seen[-1]}, in {folder.resolve()}"
     )
     result = search_sampler(
         forecaster,
-        seen,
+        list(seen),
         request.space,
         request.trials,
         max_calls=request.max_calls,
@@ -79,18 +107,18 @@ def run_tune(request: TuneRequest) -> None:
     )
     (folder / "predict_kwargs.yaml").write_text(_explained(result, request))
     result.trials.to_csv(folder / "trials.csv", index=False)
-    scorer = SettingScorer(forecaster, unseen, **common)
+    scorer = SettingScorer(forecaster, list(unseen), **common)
     comparisons = _compare(scorer, result, reference)
     tables = _tables(result, comparisons, reference, scorer)
     with (folder / "report.txt").open("w") as file:
-        for out in (console, Console(file=file, width=160)):
-            out.print(*tables, sep="\n\n", highlight=False)
+        for each in (out, Console(file=file, width=10_000)):
+            each.print(*tables, sep="\n\n", highlight=False)
     _draw(result, comparisons, network_calls(reference)).savefig(folder / "search.png", dpi=110)
-    console.print(f"predict_kwargs.yaml, trials.csv, report.txt, search.png: {folder.resolve()}")
+    out.print(f"predict_kwargs.yaml, trials.csv, report.txt, search.png: {folder.resolve()}")
 
 
 def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The dates to search on and those to judge by: two windows that share no date.
+    """The dates to search on and those to evaluate on, from two windows that share no date.
 
     By default the first is what lies between the training window that the checkpoint names and the second,
     and the second is the test window that it names, or else 2025.
@@ -99,34 +127,35 @@ def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tu
         ConfigError: the windows overlap, hold no date, or the checkpoint names no training window.
     """
     store = forecaster.reader(request.data).store
-    judged = evaluation_window(forecaster, request.unseen_start, request.unseen_end)
-    first, last = _window("unseen_start", *judged)
-    trained = forecaster.release.training.get("window")
-    if request.start is None and trained is None:
-        raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")
-    second = np.timedelta64(1, "s")
-    start = request.start or str(period(*trained)[1] + second)
-    window = _window("start", start, request.end or str(first - second))
-    if window[0] <= last and first <= window[1]:
+    evaluation = evaluation_window(forecaster, request.unseen_start, request.unseen_end)
+    search = _search_window(forecaster, request, evaluation)
+    if search.first <= evaluation.last and evaluation.first <= search.last:
         raise ConfigError(
-            f"the search from {window[0]} to {window[1]} and the unseen dates from {first} to {last} "
-            "overlap; a setting is judged on dates that the search never saw"
+            f"the search from {search.first} to {search.last} and the unseen dates from "
+            f"{evaluation.first} to {evaluation.last} overlap; a setting is evaluated on dates that the "
+            "search never saw"
         )
 
-    def starts(window: tuple[np.datetime64, np.datetime64]) -> np.ndarray:
-        dates = possible_starts(store, forecaster.step, forecaster.model.multistep_input, window)
+    def starts(window: Period) -> np.ndarray:
+        dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, window)
         return dates[dates + (steps - 1) * forecaster.step <= dates[-1]]
 
-    seen = spread_out(starts(window), request.starts)
-    unseen = spread_out(starts((first, last)), request.unseen_starts, lead_timedelta(request.unseen_every))
-    return seen, unseen
+    unseen = spread_out(starts(evaluation), request.unseen_starts, request.unseen_every)
+    return spread_out(starts(search), request.starts), unseen
 
 
-def _window(key: str, start: str, end: str) -> tuple[np.datetime64, np.datetime64]:
+def _search_window(forecaster: Forecaster, request: TuneRequest, evaluation: Period) -> Period:
+    """As asked for, or what lies between training and evaluation."""
+    trained, second = forecaster.release.training.get("window"), np.timedelta64(1, "s")
+    start, end = request.start, request.end
+    if start is None:
+        if trained is None:
+            raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")
+        start = period(*trained).last + second
     try:
-        return period(start, end)
+        return period(start, evaluation.first - second if end is None else end)
     except ValueError as error:
-        raise ConfigError(f"{key}={start}: {error}") from None
+        raise ConfigError(f"start = {start}: {error}") from None
 
 
 def _compare(

@@ -6,9 +6,10 @@ A config names classes and their arguments and nothing else; no class ever sees 
 
 from diffusion_lab.config.composition import complete, compose, config_folder, hydra_overrides
 from diffusion_lab.config.names import NAMES, find
-from diffusion_lab.config.schema import NOISE_ARGUMENTS, Config, Date, Group, Lead
+from diffusion_lab.config.schema import NOISE_ARGUMENTS, Config, Window
 from diffusion_lab.config.targets import ConfigError, instantiate, parameters
 from diffusion_lab.config.validation import explain, validate
+from diffusion_lab.config.values import Date, Distinct, Group, Lead, Seed, Written
 from diffusion_lab.spelling import nearest
 
 __all__ = [
@@ -17,8 +18,12 @@ __all__ = [
     "Config",
     "ConfigError",
     "Date",
+    "Distinct",
     "Group",
     "Lead",
+    "Seed",
+    "Window",
+    "Written",
     "complete",
     "compose",
     "config_folder",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -47,7 +48,7 @@ def compose(
 ) -> DictConfig:
     """Compose a config from its groups.
 
-    A file of your own need not say everything: what a group leaves out is as in the shipped group.
+    Your own file may be partial: what a group leaves out is taken from the shipped group.
 
     Args:
         overrides: Hydra overrides such as "model=transformer_diffusion" or "training.lr=3e-4".
@@ -61,21 +62,53 @@ def compose(
     return complete(_compose(folder, config_name, hydra_overrides(overrides, config_dir)), config_name)
 
 
-def hydra_overrides(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
-    """Overrides as Hydra is to have them.
+def hydra_overrides(
+    overrides: Sequence[str], config_dir: str | Path | None = None, *, sweep: bool = False
+) -> list[str]:
+    """Overrides as Hydra's grammar wants them.
 
-    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that a group of your own leaves out, and those that
-    are unknown are told by `validate`, with the nearest known one. Groups are found in either folder.
+    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that a group of your own leaves out, and `validate`
+    names those that are unknown, with the nearest known one. A value is quoted where Hydra could not read it,
+    or would take the name of a run or of a group's file for something else. Groups may lie in either folder.
+
+    Args:
+        overrides: as they were typed.
+        config_dir: your own configs.
+        sweep: a value with commas stands for several, of a name and of a group, too.
     """
     folders = f"file://{Path(config_dir).resolve()},file://{config_folder()}" if config_dir else ""
     own = [f"hydra.searchpath=[{folders}]"] if config_dir else []
+    shown = [Path(folder) for folder in (config_dir, config_folder()) if folder]
+    groups = {path.name for folder in shown for path in folder.iterdir() if path.is_dir()}
     value = re.compile(r"(?!hydra\.)(name|\w+(\.[\w-]+)+)=")
-    return own + [f"++{word}" if value.match(word) else word for word in overrides]
+    words = [_quoted(word, groups, sweep) for word in overrides]
+    return own + [f"++{word}" if value.match(word) else word for word in words]
+
+
+def _quoted(word: str, groups: Container[str], sweep: bool) -> str:
+    """An override with its value in quotes, where Hydra must not read more into it than the words say."""
+    key, equals, value = word.partition("=")
+    if not equals or (value[:1] in ("'", '"') and value[:1] == value[-1:] and len(value) > 1):
+        return word
+    plain = key != "name" and key not in groups
+    if (plain or (sweep and "," in value) or "${" in value) and _readable(word):
+        return word
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = re.search(r"\\*$", escaped)
+    return f"{key}='{escaped}{trailing[0] if trailing else ''}'"
+
+
+def _readable(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
 
 
 def complete(config: DictConfig, config_name: str) -> DictConfig:
     """Fill in what the groups leave out, as in the shipped config; a run without a name has its file's."""
-    own = OmegaConf.to_container(config)
+    own = cast(dict[str, Any], OmegaConf.to_container(config))
     own.setdefault("name", Path(config_name).stem)
     _fill(own, copy.deepcopy(shipped()))
     return OmegaConf.create(own)
@@ -84,7 +117,7 @@ def complete(config: DictConfig, config_name: str) -> DictConfig:
 @lru_cache(maxsize=1)
 def shipped() -> dict[str, Any]:
     """The shipped config, its interpolations not yet filled in; not to be changed."""
-    return OmegaConf.to_container(_compose(config_folder(), "config", []))
+    return cast(dict[str, Any], OmegaConf.to_container(_compose(config_folder(), "config", [])))
 
 
 def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
@@ -124,7 +157,7 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig
 
 
 def _missing(error: MissingConfigException) -> str:
-    """Which group, or which file of a group, there is not."""
+    """Name the group, or the file of a group, that does not exist."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
         return f"{group} = {name!r}: there is no such group{nearest(group, shipped())}"

@@ -1,4 +1,4 @@
-"""What must agree between the keys of a config, and what a diffusion model rules out."""
+"""What has to agree between the keys of a config, and what a diffusion model cannot have."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from diffusion_lab.config.names import find
-
-if TYPE_CHECKING:
-    from diffusion_lab.config.schema import Config
+from diffusion_lab.config.schema import Config
 
 # By name, as everything that a config names: reading a config imports no network, no sampler, no task.
 TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
@@ -91,14 +88,14 @@ def _task(config: Config) -> Faults:
         yield path, name, str(error)
         return
     if not (inspect.isclass(task) and issubclass(task, find(TASK))):
-        yield path, name, f"is no training task; take {TASK}, or a subclass of it"
+        yield path, name, f"is not a training task; use {TASK} or a subclass of it"
         return
     network = find(config.model.model.target)
     tend_model = inspect.isclass(network) and issubclass(network, find(TEND_MODEL))
     if issubclass(task, find(TEND_TASK)) != tend_model:
         what, fit = ("changes", TEND_TASK) if tend_model else ("states", TASK)
         other = "graphtransformer_diffusion" + ("" if tend_model else "tend")
-        yield path, name, f"the model predicts {what}, which takes {fit}; or choose model={other}"
+        yield path, name, f"the model predicts {what}, which needs {fit}; or choose model={other}"
 
 
 def _ruled_out(config: Config) -> Faults:
@@ -108,7 +105,7 @@ def _ruled_out(config: Config) -> Faults:
             yield f"training.rollout.{key}", value, reason
     if config.model.bounding:
         reason = (
-            "the network denoises normalised targets, which have no bounds: clipping them would bend every "
+            "the network denoises normalised targets, which have no bounds: clipping would distort every "
             "step of the sampler; write model.bounding: [] and bound the forecast afterwards"
         )
         yield "model.bounding", config.model.bounding, reason

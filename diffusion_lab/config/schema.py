@@ -1,4 +1,4 @@
-"""What a config may say: every group and key, with types and ranges, and what must agree between them."""
+"""What a config may say: every group and key, with types and ranges."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,11 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from diffusion_lab.config.facts import disagreements
 from diffusion_lab.config.names import our_name
-from diffusion_lab.config.targets import check_target, fault, target_given
+from diffusion_lab.config.targets import check_target, fault, given_target
+from diffusion_lab.config.values import Date, Group, Lead, Name, Seed
 from diffusion_lab.models.architecture import Architecture, Sizes, check_count
-from diffusion_lab.stores.dates import lead_name, period
+from diffusion_lab.stores.dates import Period, period
 
 # Arguments of a network that `training.build` takes from elsewhere in the config, or from the data.
 NETWORK_ARGUMENTS = (
@@ -41,22 +39,8 @@ PROCESSORS = {
 }
 
 
-class Group(BaseModel):
-    """A config group: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-def _check_date(value: Any) -> str:
-    try:
-        np.datetime64(str(value))
-    except ValueError:
-        raise ValueError("is no date; write it as 2024, 2024-06 or 2024-06-15T12") from None
-    return str(value)
-
-
-Date = Annotated[str, BeforeValidator(_check_date)]
-Lead = Annotated[str, BeforeValidator(lead_name)]
+Target = Annotated[dict[str, Any], given_target()]
+"""A class or function by its import path, `_target_`, and its arguments."""
 
 
 class Window(Group):
@@ -72,6 +56,11 @@ class Window(Group):
         except ValueError as error:
             raise ValueError(f"{error} Give the earlier date as start") from None
         return self
+
+    @property
+    def period(self) -> Period:
+        """From the first second of `start` to the last of `end`."""
+        return period(self.start, self.end)
 
 
 class Data(Group):
@@ -136,7 +125,7 @@ class System(Group):
 
     input: Input
     output: str
-    accelerator: str
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: PositiveInt
     num_nodes: PositiveInt
     threads: PositiveInt | None
@@ -161,7 +150,7 @@ class Diffusion(Group):
     sigma_min: PositiveFloat
     rho: PositiveFloat
     noise_max_wavenumber: NonNegativeInt | None = None
-    noise_embedder: target_given()
+    noise_embedder: Target
     inference_defaults: InferenceDefaults
 
 
@@ -185,7 +174,7 @@ class Network(Group):
 class LayerKernels(Group):
     """Layers that all blocks are made of."""
 
-    LayerNorm: target_given()
+    LayerNorm: Target
 
 
 def _processor(name: Any) -> Any:
@@ -227,7 +216,8 @@ class TrainingLoss(Group):
     """The loss of the one dataset."""
 
     datasets: Annotated[
-        dict[str, target_given("node_weights", "variable_weights")], AfterValidator(_one_dataset)
+        dict[str, Annotated[dict[str, Any], given_target("node_weights", "variable_weights")]],
+        AfterValidator(_one_dataset),
     ]
 
     @property
@@ -243,7 +233,7 @@ class Training(Group):
     model_task: str | None
     multistep_input: PositiveInt
     rollout: Rollout
-    objective: target_given(offered=NOISE_ARGUMENTS)
+    objective: Annotated[dict[str, Any], given_target(offered=NOISE_ARGUMENTS)]
     training_loss: TrainingLoss
     variable_weights: dict[str, NonNegativeFloat]
     initial_weights: str | None = None
@@ -253,24 +243,18 @@ class Training(Group):
     weight_decay: NonNegativeFloat
     gradient_clip: PositiveFloat | None
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    seed: NonNegativeInt
+    seed: Seed
 
 
 class Config(Group):
     """Everything `diffusion-lab train` needs."""
 
-    name: str
+    name: Name
     config_validation: bool
     data: Data
     dataloader: DataLoader
     diagnostics: Diagnostics
     system: System
-    graph: target_given("latitudes", "longitudes")
+    graph: Annotated[dict[str, Any], given_target("latitudes", "longitudes")]
     model: Model
     training: Training
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        if faults := disagreements(self):
-            raise fault("", None, "\n".join(faults))
-        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -29,14 +29,14 @@ def is_target(node: Any) -> bool:
 
 
 def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Named parameters of a class or function, and whether it takes any other keyword too.
+    """The named parameters of a class or function, and whether it accepts any other keyword.
 
-    Those that a class hands on by `**options` are its base's.
+    Those that a class passes on by `**options` are those of its base.
     """
     found: dict[str, inspect.Parameter] = {}
     makers = [target]
     if inspect.isclass(target):
-        makers = [cls.__init__ for cls in target.__mro__ if "__init__" in cls.__dict__ and cls is not object]
+        makers = [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]
     for maker in makers:
         own = list(inspect.signature(maker).parameters.values())[1 if inspect.isclass(target) else 0 :]
         for parameter in own:
@@ -85,7 +85,7 @@ def check_target(
 
 
 def _check_nested(path: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """A target among the arguments of another: its names and keys; what is lacking may yet be given."""
+    """A target among the arguments of another: names and keys only, arguments may be added later."""
     known, takes_any = parameters(_find(node, f"{path}."))
     for key, value in node.items():
         if key != "_target_" and key not in known and not takes_any:
@@ -99,13 +99,13 @@ def _find(node: Mapping[str, Any], path: str = "") -> Callable:
     except ValueError as error:
         raise fault(f"{path}_target_", node["_target_"], str(error)) from None
     if not callable(target):
-        raise fault(f"{path}_target_", node["_target_"], "is no class or function")
+        raise fault(f"{path}_target_", node["_target_"], "is not a class or function")
     return target
 
 
-def target_given(*given: str, offered: Sequence[str] = ()) -> Any:
-    """The type of a node with `_target_`; arguments as `check_target`."""
-    return Annotated[dict[str, Any], BeforeValidator(partial(check_target, given=given, offered=offered))]
+def given_target(*given: str, offered: Sequence[str] = ()) -> BeforeValidator:
+    """Checks a node with `_target_`; arguments as `check_target`."""
+    return BeforeValidator(partial(check_target, given=given, offered=offered))
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainValidator, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from diffusion_lab.config.composition import shipped
+from diffusion_lab.config.facts import disagreements
 from diffusion_lab.config.schema import Config
 from diffusion_lab.config.targets import ConfigError
 from diffusion_lab.spelling import nearest
@@ -18,14 +20,14 @@ from diffusion_lab.spelling import nearest
 def validate(config: DictConfig) -> Config:
     """Resolve a composed config and check types, ranges, names, and what must agree.
 
-    With `config_validation: False` nothing of that is checked and unknown keys are left aside: each class
-    still refuses values that it cannot use, but only when it is built.
+    With `config_validation: False` none of this is checked and unknown keys are ignored: each class still
+    refuses values that it cannot use, but only when it is built.
 
     Raises:
         ConfigError: listing each fault as path, value and remedy.
     """
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -34,22 +36,34 @@ def validate(config: DictConfig) -> Config:
     if plain.get("config_validation") is False:
         return _unchecked(Config, plain)
     try:
-        return Config.model_validate(plain)
+        checked = Config.model_validate(plain)
+        faults = disagreements(checked)
     except ValidationError as error:
-        faults = [f"  {line}" for fault in error.errors() for line in _explain(fault).splitlines()]
-        raise ConfigError("\n".join(["The config cannot be used:", *faults])) from None
+        faults = [line for fault in error.errors() for line in _explain(fault).splitlines()]
+    if faults:
+        raise ConfigError("\n".join(["The config cannot be used:", *(f"  {line}" for line in faults)]))
+    return checked
 
 
 def _unchecked(schema: type[BaseModel], node: Mapping[str, Any]) -> Any:
-    fields = schema.model_fields
-    return schema.model_construct(
-        **{
-            key: _unchecked(schema_of, value) if schema_of else value
-            for key, value in node.items()
-            for schema_of in [_group(fields[key].annotation) if key in fields else None]
-            if key in fields or key == "_target_" or schema.model_config.get("extra") == "allow"
-        }
-    )
+    fields, others = schema.model_fields, schema.model_config.get("extra") == "allow"
+    kept = {}
+    for key, value in node.items():
+        if key in fields:
+            kept[key] = _unchecked_value(fields[key], value)
+        elif key == "_target_" or others:
+            kept[key] = value
+    return schema.model_construct(**kept)
+
+
+def _unchecked_value(field: FieldInfo, value: Any) -> Any:
+    if (group := _group(field.annotation)) is not None:
+        return _unchecked(group, value)
+    if any(isinstance(part, PlainValidator) for part in field.metadata):
+        # Dates and lengths of time are values, not words, also where nothing is checked.
+        annotated: Any = Annotated[field.annotation, *field.metadata]
+        return TypeAdapter(annotated).validate_python(value)
+    return value
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
@@ -77,6 +91,8 @@ def explain(fault: Mapping[str, Any], schema: type[BaseModel]) -> str:
             str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1])
         )
     reason = fault["msg"].removeprefix("Value error, ")
+    if not path:  # of the whole, rather than of one key
+        return reason
     reason = reason[0].lower() + reason[1:] if reason.startswith("Input ") else reason
     return f"{path} = {_shown(value)}: {reason}"
 
@@ -88,7 +104,9 @@ def _shown(value: Any) -> str:
 
 def _keys(schema: type[BaseModel], path: Sequence[Any]) -> list[str]:
     for part in path:
-        schema = _group(schema.model_fields[part].annotation)
+        below = _group(schema.model_fields[part].annotation)
+        assert below is not None, "an unknown key lies in a group"
+        schema = below
     return [field.alias or name for name, field in schema.model_fields.items()]
 
 

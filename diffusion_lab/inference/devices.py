@@ -78,7 +78,7 @@ def states_on_devices(
     Yields:
         (ensemble, cell, output variable), physical units, one lead after the other.
     """
-    chunk = members_per_call or chunk_for(len(members), devices)
+    chunk = chunk_for(len(members), devices) if members_per_call is None else members_per_call
     shares = deal(list(members), chunk, len(devices))
     rollout = partial(
         Forecaster.rollout,

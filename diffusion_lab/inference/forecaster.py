@@ -16,6 +16,7 @@ from diffusion_lab.inference.rollout import Rollout, default_members_per_call
 from diffusion_lab.inference.trained import TrainedModel
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.sampling import SamplingSettings
+from diffusion_lab.stores.dates import parse_date
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,17 +124,19 @@ class Forecaster(TrainedModel):
 
         Raises:
             KeyError: the store lacks the date or a variable.
-            ValueError: fewer than one step or member, or a store on other cells.
+            ValueError: what is not a date; as `Rollout`; or a store on other cells.
         """
         return Rollout(
             trained=self,
             reader=self.reader(data),
-            date=np.datetime64(date).astype("datetime64[s]"),
+            date=parse_date(date).astype("datetime64[s]"),
             steps=steps,
             members=range(members) if isinstance(members, int) else list(members),
             seed=seed,
             settings=settings or self.settings,
-            members_per_call=members_per_call or default_members_per_call(self.device),
+            members_per_call=(
+                default_members_per_call(self.device) if members_per_call is None else members_per_call
+            ),
             wrap=wrap,
         )
 

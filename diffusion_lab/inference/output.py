@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_lab.inference.destination import check_destination
 from diffusion_lab.inference.rollout import Rollout
 
 
@@ -16,29 +17,33 @@ def write_forecast(
     path: str | Path,
     rollout: Rollout,
     states: Iterable[NDArray[np.float32]] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write a forecast as it is made, holding one step in memory at a time.
+
+    It grows beside the path, in NAME.partial.zarr, and has its name only when it is complete.
 
     Args:
         path: ends in ".zarr" or ".nc".
         rollout: the forecast.
         states: its states where they are computed elsewhere, see `devices`; None for `rollout.states()`.
+        overwrite: replace a forecast that is there.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another ending, or as `Rollout.solver_steps`.
+        ValueError: see `check_destination`, which is asked before the first step is sampled, and
+            `Rollout.solver_steps`.
+        OSError: as `check_destination`.
         KeyError: as `Rollout.solver_steps`.
     """
     import xarray as xr
     import zarr
 
-    path = Path(path)
-    if path.suffix not in (".zarr", ".nc"):
-        raise ValueError(f"a forecast is written to NAME.zarr or NAME.nc, not to {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    zarr_path = path if path.suffix == ".zarr" else path.with_suffix(".partial.zarr")
+    path = check_destination(path, overwrite)
+    zarr_path = path.with_suffix(".partial.zarr")
     for i, state in enumerate(rollout.states() if states is None else states):
         step = rollout.label(state[None], first_step=i + 1)
         if i == 0:
@@ -52,8 +57,13 @@ def write_forecast(
             step.to_zarr(zarr_path, append_dim="time", consolidated=False)
     if path.suffix == ".nc":
         with xr.open_zarr(zarr_path, consolidated=False) as stored:
-            stored.to_netcdf(path, engine="h5netcdf")
+            stored.to_netcdf(path.with_suffix(".partial.nc"), engine="h5netcdf")
+        path.with_suffix(".partial.nc").replace(path)
         shutil.rmtree(zarr_path)
-    else:
-        zarr.consolidate_metadata(zarr_path, zarr_format=2)
+        return path
+    zarr.consolidate_metadata(zarr_path, zarr_format=2)
+    check_destination(path, overwrite)  # a folder may have come there meanwhile
+    if path.exists():
+        shutil.rmtree(path)
+    zarr_path.rename(path)
     return path

@@ -77,7 +77,7 @@ class Rollout:
 
     Raises:
         KeyError: the store lacks the date.
-        ValueError: fewer than one step or member.
+        ValueError: fewer than one step, member, or member in a call, or a member twice.
     """
 
     trained: TrainedModel
@@ -96,6 +96,10 @@ class Rollout:
                 f"a forecast needs at least one step and one member, got steps={self.steps}, "
                 f"members={list(self.members)}"
             )
+        if len(set(self.members)) < len(self.members):
+            raise ValueError(f"members={list(self.members)}: a member is given twice; leave one out")
+        if self.members_per_call < 1:
+            raise ValueError(f"members_per_call={self.members_per_call} must be at least 1")
         self.reader.store.index(self.date)  # the error names the start, not an earlier input
 
     @torch.no_grad()

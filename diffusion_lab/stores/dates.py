@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DATE = re.compile(r"[1-9]\d{3}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
+_DATE_REMEDY = "write it as 2025, 2025-06, 2025-06-15 or 2025-06-15T12"
+
+
+class Period(NamedTuple):
+    """A stretch of time: its first and its last second, both of which belong to it."""
+
+    first: np.datetime64
+    last: np.datetime64
+
+
+def parse_date(date: object) -> np.datetime64:
+    """The one reader of dates that users write.
+
+    Args:
+        date: `"2025"`, `"2025-01"`, `"2025-01-15"`, `"2025-01-15T12:30:00"`; compact as in the guide,
+            `20250115` and `"20250115T12:00:00"`; a `datetime.date`; or a datetime64.
+
+    Returns:
+        The date at the precision that it is written with, at most to the second.
+
+    Raises:
+        ValueError: it is written in another way, does not exist, or is finer than a second.
+    """
+    if isinstance(date, np.datetime64):
+        seconds = date.astype("datetime64[s]")
+        if np.isnat(date) or seconds != date:
+            raise ValueError(f"{date} is not a date to the second; {_DATE_REMEDY}")
+        coarser = np.datetime_data(date)[0] in ("Y", "M", "W", "D", "h", "m")
+        return date if coarser else seconds
+    text = str(date).strip().replace(" ", "T")
+    if compact := re.fullmatch(r"(\d{4})(\d{2})(\d{2})(T.*)?", text):
+        text = f"{compact[1]}-{compact[2]}-{compact[3]}{compact[4] or ''}"
+    if isinstance(date, bool | float) or not _DATE.fullmatch(text):
+        raise ValueError(f"{date!r} is not a date; {_DATE_REMEDY}")
+    try:
+        return np.datetime64(text)
+    except ValueError:
+        raise ValueError(f"{date!r} is not a date in the calendar; {_DATE_REMEDY}") from None
 
 
 def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
@@ -20,17 +60,17 @@ def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
         The length in whole seconds, `timedelta64[s]`.
 
     Raises:
-        ValueError: if the text is not such a length or the length is not positive.
+        ValueError: it is not such a text, or the length is not positive.
     """
     if isinstance(lead, np.timedelta64):
         seconds = int(lead.astype("timedelta64[s]").astype(int))
     else:
         match = re.fullmatch(r"\s*(\d+)\s*([dhms]?)\s*", str(lead))
         if match is None:
-            raise ValueError(f"Cannot read the length of time {lead!r}; write it as '6h', '12h' or '1d'.")
+            raise ValueError(f"{lead!r} is not a length of time; write it as '6h', '12h' or '1d'.")
         seconds = int(match[1]) * _UNIT_SECONDS[match[2] or "h"]
     if seconds <= 0:
-        raise ValueError(f"A lead time or frequency must be positive, got {lead!r}.")
+        raise ValueError(f"A length of time must be positive, got {lead!r}.")
     return np.timedelta64(seconds, "s")
 
 
@@ -47,26 +87,24 @@ def lead_name(lead: str | int | np.timedelta64) -> str:
 
 def show_date(date: np.datetime64) -> str:
     """A date to the minute, for messages: `2025-01-31T12:00`."""
-    return str(np.datetime64(date, "m"))
+    return str(date.astype("datetime64[m]"))
 
 
-def period(start: np.datetime64 | str, end: np.datetime64 | str) -> tuple[np.datetime64, np.datetime64]:
-    """First and last second of a period.
+def period(start: np.datetime64 | str, end: np.datetime64 | str) -> Period:
+    """First and last second of the time between two dates.
 
     Args:
         start: date at its own precision: `2024` begins on 1 January at 00 UTC.
         end: likewise, and included: `2024` ends on 31 December at 23:59:59, `2024-12-31T12` at 12:59:59.
 
     Raises:
-        ValueError: if one is no date, or the end is before the start.
+        ValueError: one of them is not a date, see `parse_date`, or the end is before the start.
     """
-    first, last = np.datetime64(start), np.datetime64(end)
-    if np.isnat(first) or np.isnat(last):
-        raise ValueError(f"A period needs two dates, got {start!r} and {end!r}.")
-    seconds = (first.astype("datetime64[s]"), (last + 1).astype("datetime64[s]") - np.timedelta64(1, "s"))
-    if seconds[1] < seconds[0]:
+    first, end_date = parse_date(start).astype("datetime64[s]"), parse_date(end)
+    last = (end_date + 1).astype("datetime64[s]") - np.timedelta64(1, "s")
+    if last < first:
         raise ValueError(f"The period from {start} to {end} ends before it starts.")
-    return seconds
+    return Period(first, last)
 
 
 def spread_out(

@@ -141,7 +141,7 @@ class ForecastDataModule(LightningDataModule):
         variables: inputs and outputs of the network.
         train: first and last date of the training window.
         validation: likewise; its starts are thinned evenly to `validation_starts`.
-        step: forecast step such as "1d".
+        step: forecast step, a timedelta64 or such as "1d".
         multistep_input: past states.
         batch_size: samples a training step, on each device.
         num_steps: training steps.
@@ -154,10 +154,10 @@ class ForecastDataModule(LightningDataModule):
         self,
         store: Store,
         variables: Variables,
-        train: Sequence[str],
-        validation: Sequence[str],
+        train: Sequence[np.datetime64 | str],
+        validation: Sequence[np.datetime64 | str],
         *,
-        step: str = "1d",
+        step: np.timedelta64 | str = "1d",
         multistep_input: int = 2,
         batch_size: int = 4,
         num_steps: int = 1000,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from diffusion_lab.stores.attributes import ROLES, Role, StoreAttributes, VariableAttributes
-from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
+from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, parse_date, show_date
 from diffusion_lab.stores.reading import has_array, open_array, open_group, reading
 from diffusion_lab.stores.statistics import STATISTICS, Statistics
 
@@ -286,7 +286,7 @@ class Store:
         Raises:
             KeyError: if the store has no such date.
         """
-        wanted = np.datetime64(date).astype("datetime64[s]")
+        wanted = parse_date(date).astype("datetime64[s]")
         steps, rest = divmod(wanted - self.dates[0], self.frequency)
         if rest or not 0 <= steps < len(self.dates):
             raise KeyError(

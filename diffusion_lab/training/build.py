@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from diffusion_lab.assets import checkpoints, store_path, stores
-from diffusion_lab.config import NOISE_ARGUMENTS, Config, ConfigError, find, instantiate, nearest, parameters
+from diffusion_lab.config import (
+    NOISE_ARGUMENTS,
+    Config,
+    ConfigError,
+    Window,
+    find,
+    instantiate,
+    nearest,
+    parameters,
+)
 from diffusion_lab.inference.release import load_release
 from diffusion_lab.models import (
     Architecture,
@@ -23,7 +33,7 @@ from diffusion_lab.models.architecture import Sizes
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.sampling import SamplingSettings
-from diffusion_lab.stores.dates import lead_timedelta
+from diffusion_lab.stores.dates import Period, lead_name
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
 from diffusion_lab.stores.module import ForecastDataModule, forecast_starts
 from diffusion_lab.stores.states import Normalizer
@@ -65,8 +75,8 @@ def build(config: Config) -> Run:
     data = ForecastDataModule(
         store,
         variables,
-        (loader.training.start, loader.training.end),
-        (loader.validation.start, loader.validation.end),
+        loader.training.period,
+        loader.validation.period,
         step=config.data.timestep,
         multistep_input=training.multistep_input,
         batch_size=loader.batch_size,
@@ -116,18 +126,18 @@ def check_dates(store: Store, config: Config) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    step, inputs = config.data.timestep, config.training.multistep_input
+    inputs = config.training.multistep_input
 
-    def check(path: str, value: str, window: tuple[str, str] | None) -> None:
+    def check(path: str, value: str, window: Period | None) -> None:
         try:
-            forecast_starts(store, lead_timedelta(step), inputs, window)
+            forecast_starts(store, config.data.timestep, inputs, window)
         except ValueError as error:
             raise ConfigError(f"{path} = {value}: {error}") from None
 
-    check("data.timestep", step, None)
+    check("data.timestep", lead_name(config.data.timestep), None)
     for name in ("training", "validation"):
-        start, end = (window := getattr(config.dataloader, name)).start, window.end
-        check(f"dataloader.{name}", f"{start} to {end}", (start, end))
+        window: Window = getattr(config.dataloader, name)
+        check(f"dataloader.{name}", f"{window.start} to {window.end}", window.period)
 
 
 def check_tendencies(store: Store, config: Config) -> None:
@@ -137,10 +147,11 @@ def check_tendencies(store: Store, config: Config) -> None:
         ConfigError: the store has none.
     """
     known, _ = parameters(find(config.model.model.target))
-    if "tendency_mean" in known and config.data.timestep not in store.tendency_leads:
+    step = lead_name(config.data.timestep)
+    if "tendency_mean" in known and step not in store.tendency_leads:
         leads = ", ".join(store.tendency_leads)
         raise ConfigError(
-            f"data.timestep = {config.data.timestep!r}: {config.model.model.target.rpartition('.')[2]} needs "
+            f"data.timestep = {step!r}: {config.model.model.target.rpartition('.')[2]} needs "
             f"statistics_tendencies for this step, and {store.path!r} has "
             + (f"them for {leads}; write data.timestep: {store.tendency_leads[0]}" if leads else "none; ")
             + (", or " if leads else "")
@@ -158,7 +169,7 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
     settings = SamplingSettings(**diffusion.inference_defaults.model_dump())
     torch.manual_seed(training.seed)  # initial weights
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
-    model = build_model(config, store, variables, graph)
+    model = build_network(config, store, variables, graph)
     if training.initial_weights is not None:
         take_weights(model, training.initial_weights)
     loss = instantiate(
@@ -166,8 +177,9 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
         node_weights=graph["data"].area_weight,
         variable_weights=[training.variable_weights.get(name, 1.0) for name in variables.output],
     )
-    task = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
-    return (find(training.model_task) if training.model_task else task)(
+    usual = GraphTendForecaster if isinstance(model, DiffusionTendModelEncProcDec) else GraphForecaster
+    task: Callable[..., GraphForecaster] = find(training.model_task) if training.model_task else usual
+    return task(
         model,
         objective,
         loss,
@@ -183,20 +195,20 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
 
 
 def build_objective(config: Config, store: Store) -> DiffusionObjective:
-    """The objective; what it does not say of the noise is as in `model.model.diffusion`."""
+    """The objective; noise settings that it leaves out are those of `model.model.diffusion`."""
     node, diffusion = config.training.objective, config.model.model.diffusion
     known, _ = parameters(find(node["_target_"]))
     given = {key: getattr(diffusion, key) for key in NOISE_ARGUMENTS if key in known and key not in node}
     if diffusion.noise_max_wavenumber is not None:
-        given["field"] = SphericalNoise(store.latitudes, store.longitudes, diffusion.noise_max_wavenumber)
+        nodes = torch.from_numpy(store.latitudes), torch.from_numpy(store.longitudes)
+        given["field"] = SphericalNoise(*nodes, diffusion.noise_max_wavenumber)
     return instantiate(node, **given)
 
 
-def build_model(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
-    """The network of group `model`, sized for the variables.
+def build_network(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
+    """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
 
-    A class of the user's own is given what it takes of these arguments, as an `Architecture` or field by
-    field, and its further keys.
+    A user-defined class gets those of the arguments that it accepts, and its own further keys.
     """
     node, chosen = config.model.model, architecture(config)
     arguments = {
@@ -231,9 +243,9 @@ def architecture(config: Config) -> Architecture:
 
 
 def take_weights(model: nn.Module, checkpoint: str) -> int:
-    """Start from the weights of a release checkpoint, as far as names and shapes are the model's.
+    """Initialise from the weights of a release checkpoint, where names and shapes match.
 
-    So a training goes on with other data or noise, and a network with another processor begins with a trained
+    This continues a training with other data or noise, and gives a network with another processor a trained
     encoder and decoder.
 
     Args:
@@ -241,7 +253,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
         checkpoint: a released name or a path.
 
     Returns:
-        How many of the model's parameters (tensors) were taken over.
+        The number of the model's parameter tensors that were initialised.
 
     Raises:
         ConfigError: there is no such checkpoint, or nothing in it fits.
@@ -265,7 +277,7 @@ def take_weights(model: nn.Module, checkpoint: str) -> int:
 
 
 def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
-    """Put what the config names in place of every noise embedding and every conditional layer norm."""
+    """Replace every noise embedding and conditional layer norm by what the config names."""
     kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -274,7 +286,9 @@ def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Ma
                     setattr(parent, name, instantiate(node))
 
 
-def tendency_scales(store: Store, variables: Variables, step: str) -> tuple[torch.Tensor, torch.Tensor]:
+def tendency_scales(
+    store: Store, variables: Variables, step: np.timedelta64 | str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the change over a step, over the state's standard deviation.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is watched while a forecaster trains."""
+"""What is logged and shown while a forecaster trains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEVEL_BINS = {
 
 
 class NoiseLevelLoss(Callback):
-    """Logs the mean loss since the last log, in all and per noise-level bin: where a model learns, or not."""
+    """Logs the mean loss since the last log, in total and per noise-level bin."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -34,7 +34,7 @@ class NoiseLevelLoss(Callback):
         """Collect, and log every `log_every_n_steps`."""
         self._losses.append(outputs["sample_loss"].flatten())
         self._sigmas.append(outputs["sigma"].flatten())
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning
             return
         losses, sigmas = (
             torch.cat(gather([torch.cat(values).cpu()], trainer.world_size))
@@ -61,13 +61,13 @@ class Throughput(Callback):
     ) -> None:
         """Count, and log every `log_every_n_steps`."""
         self._samples += len(batch[0]) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("train/samples_per_s", self._samples / (now - self._since), prog_bar=True)
             self._since, self._samples = now, 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation is no training time."""
+        """Do not count validation."""
         self._since, self._samples = time.monotonic(), 0
 
 
@@ -82,7 +82,7 @@ class Stopwatch(Callback):
         return {"seconds": time.monotonic() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from there."""
         self._began -= state_dict["seconds"]
 
 
@@ -96,7 +96,7 @@ class ProgressBar(TQDMProgressBar):
         return {name.split("/")[-1]: value for name, value in shown.items()}
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Say what the first step waits for; with one epoch, its number says nothing."""
+        """Say what the first step waits for, in place of the number of the only epoch."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description("first step, which may compile loops")
 

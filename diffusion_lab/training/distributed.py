@@ -1,10 +1,11 @@
-"""What the processes of one training tell each other beyond gradients."""
+"""What the processes of one training exchange besides gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch.distributed
+from lightning.pytorch.utilities import rank_zero_only
 
 
 def gather(items: list[Any], num_devices: int) -> list[Any]:
@@ -14,3 +15,8 @@ def gather(items: list[Any], num_devices: int) -> list[Any]:
     lists: list[list[Any]] = [[] for _ in range(num_devices)]
     torch.distributed.all_gather_object(lists, items)
     return [item for one in lists for item in one]
+
+
+def is_first() -> bool:
+    """Whether this is the first of a training's processes, also before they know of each other."""
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from diffusion_lab.acceleration import accelerate
 from diffusion_lab.config import Config, ConfigError
 from diffusion_lab.training.build import Run
 from diffusion_lab.training.callbacks import NoiseLevelLoss, ProgressBar, Stopwatch, Throughput
+from diffusion_lab.training.distributed import is_first
+from diffusion_lab.training.lock import hold
 
-# What may differ when a run goes on: the kind of device, the processes that read, where files lie.
+# What may differ when a run is resumed: the kind of device, the number of readers, where files are.
 _MAY_CHANGE = (
     "dataloader.num_workers",
     "system.accelerate",
@@ -36,18 +37,26 @@ _MAY_CHANGE = (
 
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
-    """Train, or go on where the run's folder left off; the task ends with its averaged weights.
+    """Train, or resume from the run's folder; the task ends with its averaged weights.
 
     Args:
         run: built, and not yet started.
         callbacks: further ones, such as a `TrainingMonitor`'s.
 
     Returns:
-        Seconds this took, those before interruptions included as far as a checkpoint has kept them.
+        Seconds of training, including those of earlier sessions that a checkpoint has kept.
 
     Raises:
         KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
+        ConfigError: the folder holds a run with other settings, another process trains in it, or the machine
+            lacks the devices.
     """
+    # Of several processes of one training the first holds the folder.
+    with hold(run.folder) if is_first() else nullcontext():
+        return _fit(run, callbacks)
+
+
+def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
     config, folder = run.config, run.folder
     _remember(config, folder)
     if config.system.threads:
@@ -71,7 +80,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning says that is advertising, expected, or not so."""
+    """Silence Lightning's advertising, and its warnings that are expected or wrong here."""
     expected = (
         "your dataloader is not resumable",  # it is, see `StepSampler`
         "does not have many workers",
@@ -91,7 +100,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint by a whole one: Lightning's own way copies where /tmp is another file system."""
+    """Replaces a checkpoint atomically; Lightning's own way copies if /tmp is on another file system."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -103,7 +112,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Lightning's trainer, counting in steps: there is one epoch, as long as the training.
+    """Lightning's trainer, which counts in steps: the whole training is one epoch.
 
     Raises:
         ConfigError: the machine lacks the accelerator, or has fewer devices.
@@ -124,7 +133,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
             filename="last",
             every_n_train_steps=diagnostics.checkpoint_every_n_steps,
             enable_version_counter=False,
-            # Not on exceptions: amid a step, weights, averages and their counters do not fit together.
+            # Not on exceptions: within a step, weights, averages and counters are inconsistent.
         ),
     ]
     if diagnostics.progress_bar:
@@ -172,9 +181,9 @@ def trained_seconds(checkpoint: Path) -> float:
 
 
 def _remember(config: Config, folder: Path) -> None:
-    """Keep the config beside the run; refuse to go on with another one.
+    """Keep the config beside the run; refuse to resume with another one.
 
-    How the run is watched may differ, and `_MAY_CHANGE`; another number of devices makes another batch.
+    Diagnostics and `_MAY_CHANGE` may differ; another number of devices would change the batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, now = folder / "config.yaml", config.model_dump(mode="json", by_alias=True)
@@ -191,5 +200,5 @@ def _remember(config: Config, folder: Path) -> None:
                 f"{folder} holds a run with another {', '.join(changed)}; resume with the same settings, "
                 "or start another run with name=SOMETHING_ELSE"
             )
-    if rank_zero_only.rank == 0:
+    if is_first():
         path.write_text(yaml.safe_dump(now, sort_keys=False))

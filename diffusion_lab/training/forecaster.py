@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -38,6 +39,8 @@ class GraphForecaster(LightningModule):
         validation_members: ensemble size in validation, at least 2.
         seed: of noise levels and noise.
     """
+
+    output_stdev: Tensor
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class GraphForecaster(LightningModule):
             start=batch_idx * self.trainer.world_size + self.global_rank,
             lead=1,
             members=range(self.validation_members),
-            shape=state[0, :, 0].shape,
+            shape=(state.shape[1], *state.shape[3:]),
         )
         target = self.settings.sample(self.model.denoiser(x[:, :, :1]), lambda draw: noise(draw).to(x))
         forecast = self.model.to_state(target, reference)[:, 0]
@@ -156,10 +159,18 @@ class GraphTendForecaster(GraphForecaster):
         TypeError: the model predicts states.
     """
 
-    def __init__(self, model: DiffusionTendModelEncProcDec, *args: object, **options: object) -> None:
+    def __init__(
+        self,
+        model: DiffusionTendModelEncProcDec,
+        objective: DiffusionObjective,
+        loss: MSELoss,
+        output_names: Sequence[str],
+        output_stdev: Tensor,
+        **options: Any,
+    ) -> None:
         if not isinstance(model, DiffusionTendModelEncProcDec):
             raise TypeError(
                 f"GraphTendForecaster trains a DiffusionTendModelEncProcDec, got {type(model).__name__}; "
                 "use GraphForecaster for a model of states"
             )
-        super().__init__(model, *args, **options)
+        super().__init__(model, objective, loss, output_names, output_stdev, **options)

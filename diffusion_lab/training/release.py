@@ -5,11 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffusion_lab.config import Config, find, instantiate
 from diffusion_lab.inference.forecaster import Forecaster
 from diffusion_lab.inference.release import Release, describe_variables, fingerprint, save_release
+from diffusion_lab.stores.dates import lead_name
 from diffusion_lab.stores.states import Normalizer
 from diffusion_lab.training.build import Run
+
+
+def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
+    """What a model card says of the training."""
+    loader, training, system = run.config.dataloader, run.config.training, run.config.system
+    return {
+        "command": command,
+        "data": run.store.path,
+        "window": [str(loader.training.start), str(loader.training.end)],
+        "test_window": [str(loader.test.start), str(loader.test.end)],
+        "samples": len(run.data.train_set),
+        "steps": training.max_steps,
+        "batch_size": loader.batch_size * system.devices * system.num_nodes,
+        "seed": training.seed,
+        "seconds": round(seconds),
+        "torch": torch.__version__,
+        "device": str(run.task.device),
+        "threads": torch.get_num_threads(),
+    } | ({"note": f"from the weights of {start}"} if (start := training.initial_weights) else {})
 
 
 def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
@@ -49,6 +71,7 @@ def describe_run(run: Run, training: dict[str, Any]) -> Release:
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     names = variables.prognostic + variables.forcing + variables.diagnostic
     normalizer = Normalizer.of(store, names)
+    defaults = config.model.model.diffusion.inference_defaults
     return Release(
         model=type(model).__name__,
         arguments=getattr(model, "arguments", {}),
@@ -56,9 +79,12 @@ def describe_run(run: Run, training: dict[str, Any]) -> Release:
         graph_fingerprint=fingerprint(graph),
         variables=describe_variables(variables, normalizer.mean, normalizer.stdev, store),
         field_shape=list(store.field_shape),
-        step=config.data.timestep,
+        step=lead_name(config.data.timestep),
         noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,
-        inference_defaults=config.model.model.diffusion.inference_defaults.model_dump(),
+        inference_defaults={
+            "noise_scheduler": defaults.noise_scheduler,
+            "diffusion_sampler": defaults.diffusion_sampler,
+        },
         store=config.dataloader.dataset,
         training=training,
     )

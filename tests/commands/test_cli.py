@@ -1,20 +1,26 @@
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import yaml
 
 import diffusion_lab
 from diffusion_lab.commands.cli import main
 from diffusion_lab.inference import load_release
+from diffusion_lab.training.forecaster import GraphForecaster
 
 COMMANDS = [
     [],
     ["train"],
     ["forecast"],
     ["verify"],
+    ["tune"],
+    ["publish"],
     ["data"],
     ["data", "create"],
     ["data", "inspect"],
@@ -30,7 +36,7 @@ def test_help_teaches(command, capsys):
     assert status.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) > 5
-    if command and command[0] in ("train", "forecast", "verify", "lab"):
+    if command and command[0] in ("train", "forecast", "verify", "tune", "lab"):
         assert text.count(f"diffusion-lab {command[0]} ") >= 2  # examples to copy
 
 
@@ -74,7 +80,7 @@ def test_the_shown_config_trains_the_same_again(tmp_path, capsys):
         (["train", "--config-dir", "nowhere"], "there is no such folder"),
         (["forecast", "date=2025-01-01"], "checkpoint: is required"),
         (["forecast", "checkpoint=nowhere", "date=2025-01-01"], "there is no checkpoint 'nowhere'"),
-        (["verify"], "verify wants one of checkpoint=NAME and forecast=FILE"),
+        (["verify"], "verify needs either checkpoint=NAME or forecast=FILE"),
         (["data", "inspect", "nowhere.zarr"], "No zarr store at 'nowhere.zarr'"),
     ],
 )
@@ -91,12 +97,40 @@ def test_errors_of_use_are_one_message(words, message, capsys, tmp_path, monkeyp
 
 
 def test_ctrl_c_has_its_own_status(monkeypatch, capsys):
-    def stopped(arguments):
+    def stopped(name, arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusion_lab.commands.cli._forecast", stopped)
+    monkeypatch.setattr("diffusion_lab.commands.cli._run_request", stopped)
     assert main(["forecast"]) == 130
-    assert "Run the same command again to go on" in capsys.readouterr().err
+    assert "Run the same command again to resume" in capsys.readouterr().err
+
+
+def test_sigterm_stops_a_command_as_ctrl_c_does(monkeypatch, capsys):
+    def terminated(name, arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("diffusion_lab.commands.cli._run_request", terminated)
+    assert main(["forecast"]) == 130
+    assert "Run the same command again to resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_training_that_is_terminated_can_be_resumed(toy_overrides, tmp_path, monkeypatch, capsys):
+    """Lightning has a handler of its own, which only makes a note."""
+    step = GraphForecaster.training_step
+
+    def terminated(self, *args):
+        if self.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(GraphForecaster, "training_step", terminated)
+    words = [f"system.output={tmp_path}", "training.max_steps=10", "diagnostics.evaluation.enabled=false"]
+    assert main(["train", *toy_overrides, *words, "diagnostics.checkpoint_every_n_steps=5"]) == 130
+    assert "Run the same command again to resume" in capsys.readouterr().err
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
 def test_from_a_store_to_scores_and_back(toy_overrides, toy_store, tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from diffusion_lab.commands.cli import main
+from diffusion_lab.commands.forecast import ForecastRequest
 from diffusion_lab.commands.guide import PLACES, show_guide
-from diffusion_lab.commands.requests import ForecastRequest
 from diffusion_lab.config import NAMES, ConfigError, compose, config_folder, find, validate
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.models import ConditionalLayerNorm, SinusoidalEmbeddings
@@ -121,7 +121,10 @@ def test_the_minimal_config_trains_and_the_inference_file_forecasts(text, task, 
 def test_the_inference_file_says_what_it_says(tmp_path):
     (tmp_path / "run.yaml").write_text(INFERENCE)
     request = ForecastRequest.parse([str(tmp_path / "run.yaml")])
-    assert (request.checkpoint, request.date) == ("/path/to/your/checkpoint", "20250101T00:00:00")
+    assert (request.checkpoint, request.date) == (
+        "/path/to/your/checkpoint",
+        [np.datetime64("2025-01-01T00:00:00")],
+    )
     assert request.overrides == PARAMS
     other = ForecastRequest.parse([str(tmp_path / "run.yaml"), "checkpoint=example-state"])
     assert (other.checkpoint, other.overrides) == ("example-state", PARAMS)
@@ -338,7 +341,7 @@ def test_a_network_of_your_own_is_trained_but_not_released(
             "training.training_loss.datasets.data._target_=own_classes.BareLoss",
             "scale = nothing: .* needs scale",
         ),
-        ("training.model_task=own_classes.Loss", "model_task = 'own_classes.Loss': is no training task"),
+        ("training.model_task=own_classes.Loss", "model_task = 'own_classes.Loss': is not a training task"),
         ("training.model_task=own_clases.Task", "cannot be imported .*PYTHONPATH"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_sweep_trains_each_value_side_by_side(toy_overrides, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("training.lr=1e-3", "--multirun wants values to choose from, as in training.lr=1e-4,1e-3"),
+        ("training.lr=1e-3", "--multirun needs several values of a key, as in training.lr=1e-4,1e-3"),
         ("training.lr=1e-3,-1", "training.lr = -1: input should be greater than 0"),
         ("training.lrr=1e-3,1e-4", "training.lrr = 0.001: there is no such key; did you mean 'lr'"),
     ],

@@ -4,10 +4,11 @@ import pytest
 from rich.console import Console
 
 from diffusion_lab.commands import train as module
-from diffusion_lab.commands.train import evaluate, train, training_facts
+from diffusion_lab.commands.train import evaluate, train
 from diffusion_lab.config import ConfigError
 from diffusion_lab.inference import SamplingSettings
 from diffusion_lab.training.build import build
+from diffusion_lab.training.release import training_facts
 
 
 def test_a_test_window_without_data_is_refused_before_the_training(toy_config, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import yaml
 
-from diffusion_lab.commands.requests import ForecastRequest
+from diffusion_lab.commands.forecast import ForecastRequest
 from diffusion_lab.commands.tune import TuneRequest, run_tune, search_dates
 from diffusion_lab.config import ConfigError
 
@@ -13,7 +13,7 @@ def request(checkpoint, *words):
     return TuneRequest.parse([f"checkpoint={checkpoint}", *own, *words])
 
 
-def test_search_and_judgement_share_no_date(checkpoint, forecaster):
+def test_search_and_evaluation_share_no_date(checkpoint, forecaster):
     """The toy ends on 3 February 2025, a state a day."""
     forecaster.release.training["window"] = ["2024-01", "2024-10"]
     seen, unseen = search_dates(forecaster, request(checkpoint, "start=null"), 1)
@@ -30,7 +30,9 @@ def test_search_and_judgement_share_no_date(checkpoint, forecaster):
 
 
 def test_windows_that_overlap_are_refused(checkpoint, forecaster):
-    with pytest.raises(ConfigError, match="overlap; a setting is judged on dates that the search never saw"):
+    with pytest.raises(
+        ConfigError, match="overlap; a setting is evaluated on dates that the search never saw"
+    ):
         search_dates(forecaster, request(checkpoint, "end=2025-01-03"), 1)
 
 
@@ -55,7 +57,7 @@ def test_wrong_keys_are_named(words, message):
 
 
 def test_a_lead_time_between_steps_is_refused(checkpoint):
-    with pytest.raises(ConfigError, match="lead_time=36h is no multiple of the model's step 1d"):
+    with pytest.raises(ConfigError, match="lead_time = 36h: is not a multiple of the model's step, 1d"):
         run_tune(request(checkpoint, "device=cpu", "lead_time=36h"))
 
 

@@ -299,3 +299,21 @@ def test_solver_steps_end_between_two_network_calls(forecaster, toy_store):
     with pytest.raises(Stop):
         next(forecaster.rollout(START, 1, [0], data=toy_store, wrap=wrap).solver_steps())
     assert calls == forecaster.settings.sigmas()[:2].tolist()  # Heun's second call is at the next level
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"members": [3, 3]}, r"members=\[3, 3\]: a member is given twice"),
+        ({"members_per_call": 0}, "members_per_call=0 must be at least 1"),
+        ({"members_per_call": -2}, "members_per_call=-2 must be at least 1"),
+        ({"date": "now"}, "'now' is not a date; write it as 2025"),
+        ({"date": None}, "None is not a date"),
+        ({"seed": 2**64}, "seed = 18446744073709551616 must be an integer of 64 bits"),
+        ({"seed": 1.5}, "seed = 1.5 must be an integer of 64 bits"),
+    ],
+)
+def test_what_cannot_be_forecast_is_named(forecaster, toy_store, options, message):
+    asked = {"date": "2024-12-05", "steps": 1, "members": 2, "data": toy_store} | options
+    with pytest.raises(ValueError, match=message):
+        next(forecaster.rollout(**asked).states())

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -39,11 +41,57 @@ def test_each_step_is_on_disk_before_the_next_is_made(forecaster, toy_store, tmp
     assert lengths == [0, 1, 2]
 
 
-def test_a_file_from_before_is_replaced(forecaster, toy_store, tmp_path):
-    for steps in (3, 1):
-        rollout = forecaster.rollout(START, steps, [0], data=toy_store)
-        path = write_forecast(tmp_path / "f.zarr", rollout)
-    assert xr.open_zarr(path).sizes["time"] == 1
+def never():
+    raise AssertionError("a step was made")
+    yield
+
+
+@pytest.mark.parametrize("name", ["f.zarr", "f.nc"])
+def test_a_forecast_from_before_is_replaced_only_if_asked(forecaster, toy_store, tmp_path, name):
+    longer, shorter = (forecaster.rollout(START, steps, [0], data=toy_store) for steps in (3, 1))
+    write_forecast(tmp_path / name, longer)
+    with pytest.raises(ValueError, match=r"is there already; .* or overwrite=true to replace it"):
+        write_forecast(tmp_path / name, shorter, never())
+    path = write_forecast(tmp_path / name, shorter, overwrite=True)
+    stored = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path, engine="h5netcdf")
+    assert stored.sizes["time"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("kind", ["store.zarr", "run.zarr", "file.nc"])
+def test_what_is_not_a_forecast_is_never_replaced(toy_store, tmp_path, kind):
+    path = tmp_path / kind
+    if kind == "store.zarr":
+        shutil.copytree(toy_store.path, path)
+    elif kind == "run.zarr":
+        path.mkdir()
+        (path / "last.ckpt").write_text("kept")
+    else:
+        path.write_text("kept")
+    before = sorted(file.name for file in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="is there already and is not a forecast"):
+        write_forecast(path, None, never(), overwrite=True)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write_forecast(tmp_path / "file" / "f.nc", None, never())
+
+
+@pytest.mark.parametrize("name", ["f.zarr", "f.nc"])
+def test_a_forecast_has_its_name_only_when_it_is_complete(forecaster, toy_store, tmp_path, name):
+    rollout = forecaster.rollout(START, 2, [0], data=toy_store)
+
+    def stopped():
+        yield next(rollout.states())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_forecast(tmp_path / name, rollout, stopped())
+    assert not (tmp_path / name).exists()
+    assert write_forecast(tmp_path / name, rollout).exists()
 
 
 def test_other_endings_are_refused_before_anything_is_computed(tmp_path):

@@ -1,3 +1,5 @@
+import datetime
+
 import numpy as np
 import pytest
 
@@ -6,11 +8,10 @@ from diffusion_lab.stores.dates import (
     even_frequency,
     lead_name,
     lead_timedelta,
+    parse_date,
     period,
     spread_out,
 )
-
-DAY = np.timedelta64(1, "D")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,43 @@ def test_lead_name_is_the_largest_unit_that_divides(lead, name):
 def test_lead_that_is_none(lead):
     with pytest.raises(ValueError, match="time"):
         lead_timedelta(lead)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2025-01-01", "2025-01-01T00"),
+        ("2025-01-01T12", "2025-01-01T12"),
+        ("2025-01-01 06:00", "2025-01-01T06"),
+        ("20250201", "2025-02-01T00"),  # the day, not the year 20250201
+        (20250201, "2025-02-01T00"),
+        ("20250101T12:00:00", "2025-01-01T12"),
+        (datetime.date(2025, 1, 1), "2025-01-01T00"),
+        (np.datetime64("2025-01-01T12:00:00.000000000"), "2025-01-01T12"),
+    ],
+)
+def test_dates(text, date):
+    assert parse_date(text) == np.datetime64(date)
+
+
+def test_a_date_keeps_its_precision():
+    """What `period` makes of it depends on that."""
+    assert [np.datetime_data(parse_date(date))[0] for date in ("2025", 2025, "2025-02", "20250201")] == list(
+        "YYMD"
+    )
+
+
+NOT_DATES = [
+    *("tomorrow", "now", "today", "NaT", "None", None, -1, 0, "0", True, 2025.0),
+    *("2025-1-1", "2025-13-01", "20251301", "2025-01-01T12:00:00.000000001", "2025-01-01T12Z", "202501"),
+    *(np.datetime64("NaT"), np.datetime64("2025-01-01T12:00:00.000000001")),
+]
+
+
+@pytest.mark.parametrize("date", NOT_DATES, ids=str)
+def test_what_is_not_a_date(date):
+    with pytest.raises(ValueError, match=r"is not a date.*; write it as 2025, 2025-06, "):
+        parse_date(date)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +98,9 @@ def test_messages_name_source_and_date():
         even_frequency(hours(0, 6, 18), "x.nc")
     with pytest.raises(ValueError, match="index 1 is missing"):
         check_sorted(np.array(["2024-01-01", "NaT"], "datetime64[s]"), "x.nc")
+
+
+DAY = np.timedelta64(1, "D")
 
 
 def test_starts_are_spread_evenly():

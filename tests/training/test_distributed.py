@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lab.commands.train import read_log
 from diffusion_lab.stores.module import StepSampler
 from diffusion_lab.training.build import build
 from diffusion_lab.training.fit import fit
+from diffusion_lab.training.logs import read_log
 
 SETTINGS = (
     "training.max_steps=4",

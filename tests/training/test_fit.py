@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 
-from diffusion_lab.commands.train import draw_training, read_log
+from diffusion_lab.commands.train import draw_training
 from diffusion_lab.config import ConfigError
 from diffusion_lab.inference import load_release
 from diffusion_lab.training.build import build
 from diffusion_lab.training.fit import build_trainer, fit, load_averaged
 from diffusion_lab.training.forecaster import GraphForecaster
+from diffusion_lab.training.logs import read_log
 from diffusion_lab.training.release import export_release
 
 CUT_AT = 5  # between the checkpoints of steps 3 and 6; validation follows steps 4 and 8

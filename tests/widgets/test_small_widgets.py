@@ -6,11 +6,11 @@ import torch
 from matplotlib.figure import Figure
 
 from diffusion_lab.analytic import GaussianMixture
-from diffusion_lab.commands.train import read_log
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.training.build import build
 from diffusion_lab.training.callbacks import SIGMA_EDGES
 from diffusion_lab.training.fit import fit
+from diffusion_lab.training.logs import read_log
 from diffusion_lab.training.release import export_release
 from diffusion_lab.widgets import DenoiserProbe, Sampling1D, ScheduleExplorer, TrainingMonitor
 from diffusion_lab.widgets.panel import geometric

@@ -352,7 +352,7 @@ def test_the_presets_of_released_checkpoints_can_be_sampled(name):
 
 
 def test_what_is_exported_makes_the_same_forecast(tuner, toy_checkpoint, tmp_path):
-    from diffusion_lab.commands.requests import ForecastRequest
+    from diffusion_lab.commands.forecast import ForecastRequest
 
     result = tuner.set(S_churn=0.5, S_max=30.0, sigma_max=60.0).run(WAIT)
     block, python, netcdf = tuner.export(tmp_path)

@@ -281,8 +281,8 @@ def _labelled(fields: dict[str, np.ndarray], time: np.ndarray | None = None) -> 
 
 def create_speedy_store(
     out: str | Path,
-    start: str = "2020-04-01",
-    end: str = "2025",
+    start: np.datetime64 | str = "2020-04-01",
+    end: np.datetime64 | str = "2025",
     workdir: str | Path | None = None,
     statistics_end: str | None = None,
     variables: Sequence[str] = PROGNOSTIC,

@@ -1,0 +1,16 @@
+"""What a run has logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_log(folder: Path) -> pd.DataFrame:
+    """Everything that a run has logged; a resumed session replaces the steps from its first on."""
+    files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
+    sessions = [pd.read_csv(file) for file in files]
+    starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]
+    kept = [session[session["step"] < start] for session, start in zip(sessions, starts, strict=True)]
+    return pd.concat(kept).sort_values("step", kind="stable")
