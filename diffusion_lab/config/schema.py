@@ -181,7 +181,7 @@ def _processor(name: Any) -> Any:
     return PROCESSORS.get(our_name(name), name) if isinstance(name, str) else name
 
 
-class Model(Group, Sizes):
+class Model(Group, Sizes):  # type: ignore[misc]  # frozen by pydantic, which mypy cannot know
     """Group `model`."""
 
     processor: Annotated[Literal["graphtransformer", "transformer"], BeforeValidator(_processor)]

@@ -284,7 +284,7 @@ def create_speedy_store(
     start: np.datetime64 | str = "2020-04-01",
     end: np.datetime64 | str = "2025",
     workdir: str | Path | None = None,
-    statistics_end: str | None = None,
+    statistics_end: np.datetime64 | str | None = None,
     variables: Sequence[str] = PROGNOSTIC,
 ) -> Store:
     """Simulate, convert and write a 12-hourly store. Finished parts are not repeated.
@@ -316,7 +316,7 @@ def create_speedy_store(
     first, last = period(start, end)
     if statistics_end is None:
         test_year = np.timedelta64(365, "D")
-        statistics_end = str(last - test_year) if last - first > test_year else end
+        statistics_end = last - test_year if last - first > test_year else end
     last = first + (last - first) // SAVE_INTERVAL * SAVE_INTERVAL
     if simulated_until(workdir) < last:
         simulate(workdir, first, last)
