@@ -53,7 +53,8 @@ class DiffusionModelEncProcDec(nn.Module):
         if num_prognostic > min(num_input, num_output):
             raise ValueError(f"num_prognostic = {num_prognostic} exceeds {num_input = } or {num_output = }")
         self.num_input, self.num_output, self.num_prognostic = num_input, num_output, num_prognostic
-        self.architecture, self.multistep_input = architecture, architecture.multistep_input
+        self.architecture, self.sigma_data = architecture, architecture.sigma_data
+        self.multistep_input = architecture.multistep_input
         channels, trainable_size = architecture.num_channels, architecture.trainable_size
         self.data_nodes = NodeFeatures(graph["data"].node_attr, trainable_size)
         self.hidden_nodes = NodeFeatures(graph["hidden"].node_attr, trainable_size)
@@ -94,7 +95,7 @@ class DiffusionModelEncProcDec(nn.Module):
         Returns a Denoiser D(y, σ) ≈ E[target | y, x] of y (batch, 1, ensemble, grid, output variable).
         What depends on x alone is computed here, once per trajectory.
         """
-        return EDMDenoiser(partial(self.network, self.embed(x)), self.architecture.sigma_data)
+        return EDMDenoiser(partial(self.network, self.embed(x)), self.sigma_data)
 
     def forward(self, x: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
         """D(y; σ, x) for noise levels σ of shape (batch, 1, ensemble, 1, 1); shapes as `denoiser`."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DATE = re.compile(r"[1-9]\d{3}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
+_DATE = re.compile(r"(?!0000)\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?")
 _DATE_REMEDY = "write it as 2025, 2025-06, 2025-06-15 or 2025-06-15T12"
 
 

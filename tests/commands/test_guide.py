@@ -324,7 +324,7 @@ def test_a_network_of_your_own_is_trained_but_not_released(
     monkeypatch.chdir(tmp_path)
     words = ["model=graphtransformer_diffusion", "model.model._target_=own_classes.Network", "name=own"]
     assert main(["train", *toy_overrides, *words, "training.max_steps=1"]) == 0
-    assert "model.model: a class of your own" in capsys.readouterr().out
+    assert "model.model: your own class" in capsys.readouterr().out
     assert (tmp_path / "runs" / "own" / "last.ckpt").exists()
     assert not list(tmp_path.glob("runs/own/*.safetensors"))
 

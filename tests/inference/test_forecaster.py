@@ -181,7 +181,7 @@ def test_the_checkpoint_names_its_store(forecaster, toy_store):
 
 def test_a_store_that_a_checkpoint_names_is_not_opened_unasked(forecaster, monkeypatch):
     opened = []
-    monkeypatch.setattr("diffusion_lab.inference.trained.open_store", opened.append)
+    monkeypatch.setattr("diffusion_lab.stores.store.open_store", opened.append)
     forecaster.release.store = "https://example.org/harm.zarr"
     with pytest.raises(ValueError, match=r"'https://example.org/harm.zarr', which does not ship .*data="):
         forecaster.forecast(START, 1, 1)

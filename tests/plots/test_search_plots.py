@@ -38,7 +38,7 @@ def test_history_shows_the_best_so_far(ax, trials):
 def test_front_names_its_samplers(ax, trials):
     front = trials.iloc[[3, 2, 4]]
     pareto_front(ax, trials, front)
-    assert lines(ax)["none is better for less"] == ([6, 12, 18], [0.28, 0.27, 0.26])
+    assert lines(ax)["Pareto front"] == ([6, 12, 18], [0.28, 0.27, 0.26])
     assert lines(ax)["complete trials"][0] == [9, 12, 6, 18]
     assert [text.get_text() for text in ax.texts] == ["deis", "deis", "unipc"]
 
