@@ -56,7 +56,10 @@ def test_roles_of_the_config(toy_config, tmp_path, toy_store):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.timestep=7h"], r"data.timestep = 7h: the forecast step 7h is not a multiple of .* frequency 1d"),
+        (
+            ["data.timestep=7h"],
+            r"data.timestep = 7h: the forecast step 7h is not a multiple of .* 1d",
+        ),
         (
             ["dataloader.validation.start=1990", "dataloader.validation.end=1991"],
             r"dataloader.validation = 1990 to 1991: no sample of 2 input states",
