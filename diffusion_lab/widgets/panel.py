@@ -9,7 +9,7 @@ from typing import Any
 from ipywidgets import HTML, Dropdown, HBox, SelectionSlider, ValueWidget, VBox
 from matplotlib.figure import Figure
 
-from diffusion_lab.widgets.charts import Chart, Pictured, turning
+from diffusion_lab.widgets.chart_image import Chart, Pictured, turning
 
 # Look of a control: all labels and all sliders line up.
 CONTROL = {"layout": {"width": "350px"}, "style": {"description_width": "88px"}}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from diffusion_lab.plots import training_curves
 from diffusion_lab.training.callbacks import LEVEL_BINS, NoiseLevelLoss
-from diffusion_lab.widgets.charts import Chart, Pictured, turning
+from diffusion_lab.widgets.chart_image import Chart, Pictured, turning
 
 SHARE = 0.05  # of the training time that may go into drawing
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from diffusion_lab.plots.style import DIFFERENCE, SPREAD
 from diffusion_lab.widgets.canvas import FieldCanvas
-from diffusion_lab.widgets.charts import QuickChart
+from diffusion_lab.widgets.chart_image import QuickChart
 from diffusion_lab.widgets.tuner import charts
 from diffusion_lab.widgets.tuner.result import Place, Result
 from diffusion_lab.widgets.tuner.session import Frame

@@ -16,16 +16,16 @@ from diffusion_lab.config import nearest
 from diffusion_lab.inference import Forecaster
 from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.stores.store import Store
-from diffusion_lab.widgets.charts import Pictured
+from diffusion_lab.widgets.chart_image import Pictured
 from diffusion_lab.widgets.tuner import board
 from diffusion_lab.widgets.tuner.controls import Controls
 from diffusion_lab.widgets.tuner.export import export
 from diffusion_lab.widgets.tuner.history import History
-from diffusion_lab.widgets.tuner.picture import still
 from diffusion_lab.widgets.tuner.pictures import Pictures
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.session import Frame, Session
 from diffusion_lab.widgets.tuner.setting import Setting, defaults_of, presets_of
+from diffusion_lab.widgets.tuner.still import still
 from diffusion_lab.widgets.tuner.toolbar import Toolbar
 from diffusion_lab.widgets.worker import LatestOnly
 

@@ -9,7 +9,7 @@ from ipywidgets import HTML
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from diffusion_lab.widgets.charts import Chart, Pictured, QuickChart, png
+from diffusion_lab.widgets.chart_image import Chart, Pictured, QuickChart, png
 
 
 class Shown(Pictured, HTML):
