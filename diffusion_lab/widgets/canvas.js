@@ -9,6 +9,7 @@ const STYLE = `
 .dl-field .dl-map:focus-visible { border-color: var(--jp-brand-color1, #2196f3); }
 .dl-field .dl-scale { display: flex; gap: 6px; align-items: center; color: var(--jp-ui-font-color2, inherit); font-size: 11px; }
 .dl-field .dl-bar { flex: 1; height: 8px; min-width: 20px; }
+.dl-field.dl-old .dl-map { opacity: 0.45; }
 .dl-field .dl-here { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; min-height: 14px; font-size: 11px;
                      color: var(--jp-ui-font-color2, inherit); }
 `;
@@ -64,7 +65,9 @@ function render({ model, el }) {
     const [rows, columns] = model.get("shape");
     const [from, to] = model.get("limits");
     const colours = model.get("colours");
-    const names = [model.get("title"), model.get("units")];
+    const old = model.get("old");
+    const names = [`${model.get("title")}${old ? " · of an earlier setting" : ""}`, model.get("units")];
+    root.classList.toggle("dl-old", old);
     title.textContent = title.title = names[0];
     low.textContent = show(from);
     high.textContent = quantity(to, names[1]);
@@ -168,7 +171,7 @@ function render({ model, el }) {
     asked = true;
     requestAnimationFrame(() => { asked = false; paint(); });
   }
-  const traits = ["field", "shape", "limits", "colours", "title", "units", "lines", "stretch"];
+  const traits = ["field", "shape", "limits", "colours", "title", "units", "lines", "stretch", "old"];
   traits.forEach((name) => model.on(`change:${name}`, later));
   const resized = new ResizeObserver(() => compose());
   resized.observe(root);

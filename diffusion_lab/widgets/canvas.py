@@ -13,7 +13,7 @@ import anywidget
 import matplotlib
 import numpy as np
 import traitlets
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from diffusion_lab.plots.style import FIELD
 from diffusion_lab.stores.units import pretty_units
@@ -30,6 +30,7 @@ class FieldCanvas(anywidget.AnyWidget):
 
     Attributes:
         dark: whether the page has a dark theme, reported by the browser.
+        old: whether the field is marked as not of the present setting; a new field is not.
     """
 
     _esm = Path(__file__).with_suffix(".js")
@@ -40,11 +41,12 @@ class FieldCanvas(anywidget.AnyWidget):
     title = traitlets.Unicode().tag(sync=True)
     units = traitlets.Unicode().tag(sync=True)
     lines = traitlets.Bytes().tag(sync=True)  # (x, y) float32 in cells; NaN lifts the pen
-    latitudes = traitlets.List().tag(sync=True)  # of the rows
-    longitudes = traitlets.List().tag(sync=True)  # of the columns
+    latitudes: traitlets.List[float] = traitlets.List().tag(sync=True)  # of the rows
+    longitudes: traitlets.List[float] = traitlets.List().tag(sync=True)  # of the columns
     stretch = traitlets.Float(1.0).tag(sync=True)  # height of a cell over its width
     width = traitlets.Int(250).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
+    old = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, title: str = "", units: str = "1", cmap: str = FIELD, width: int = 250) -> None:
         super().__init__(title=title, units=pretty_units(units), colours=colour_table(cmap), width=width)
@@ -67,6 +69,9 @@ class FieldCanvas(anywidget.AnyWidget):
             self.longitudes = np.asarray(longitudes, float).round(3).tolist()
             self.lines = np.asarray(lines, np.float32).tobytes()
             self.stretch = float(stretch)
+            if self.shape == [1, 1]:  # an empty field of the right size, so that nothing jumps later
+                self.shape = [len(self.latitudes), len(self.longitudes)]
+                self.field = np.full(self.shape, np.nan, np.float32).tobytes()
 
     def put(
         self,
@@ -85,7 +90,7 @@ class FieldCanvas(anywidget.AnyWidget):
             units: new units, as CF writes them.
 
         Raises:
-            ValueError: the field has not two dimensions.
+            ValueError: the field does not have two dimensions.
         """
         field = np.ascontiguousarray(field, np.float32)
         if field.ndim != 2:
@@ -96,15 +101,12 @@ class FieldCanvas(anywidget.AnyWidget):
         with self.hold_sync():
             self.field, self.shape = field.tobytes(), list(field.shape)
             self.limits = [float(limit) for limit in limits]
+            self.old = False
             self.title = self.title if title is None else title
             self.units = self.units if units is None else pretty_units(units)
 
-    def clear(self) -> None:
-        """Show no values, in the shape there was."""
-        self.put(np.full(self.shape, np.nan), tuple(self.limits))
-
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> NDArray[np.float32]:
         """What is shown, (row, column) float32."""
         return np.frombuffer(self.field, np.float32).reshape(self.shape)
 

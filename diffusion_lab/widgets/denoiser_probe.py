@@ -21,8 +21,9 @@ from diffusion_lab.stores.dates import spread_out
 from diffusion_lab.stores.module import ForecastDataset, forecast_starts
 from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.canvas import FieldCanvas
-from diffusion_lab.widgets.panel import Panel, geometric, menu, slider
+from diffusion_lab.widgets.panel import Panel, geometric, menu
 from diffusion_lab.widgets.raster import Raster
+from diffusion_lab.widgets.slider import Slider
 
 TITLES = {
     "clean": "clean target",
@@ -70,9 +71,9 @@ class DenoiserProbe(Panel):
             coastlines = self.raster.coastlines(self.land)
             canvas.place(self.raster.rows, self.raster.columns, coastlines, self.raster.stretch)
         controls = {
-            "date": slider("date", dates, dates[-1]),
+            "date": Slider("date", dates, dates[-1]),
             "variable": menu("variable", variables.output, variables.output[0]),
-            "sigma": slider("σ", geometric(0.02, 100.0, 12), 1.0),
+            "sigma": Slider("σ", geometric(0.02, 100.0, 12), 1.0),
         }
         super().__init__(controls, size=(6.4, 3.0))
         maps = HBox(list(self.canvases.values()), layout={"flex_flow": "row wrap", "grid_gap": "8px 16px"})

@@ -6,25 +6,21 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ipywidgets import HTML, Dropdown, HBox, SelectionSlider, ValueWidget, VBox
+from ipywidgets import HTML, Dropdown, HBox, VBox
 from matplotlib.figure import Figure
 
 from diffusion_lab.widgets.chart_image import Chart, Pictured, turning
+from diffusion_lab.widgets.slider import Slider
 
-# Look of a control: all labels and all sliders line up.
-CONTROL = {"layout": {"width": "350px"}, "style": {"description_width": "88px"}}
-_ROOM = "<style>.dl-panel .widget-readout { min-width: 100px; overflow: visible; }</style>"  # for dates
-
-
-def slider(description: str, values: Iterable[Any], value: Any) -> SelectionSlider:
-    """A slider that sends exactly these values, and `value`; a `FloatSlider` may round when it is shown."""
-    options = _labelled({*values, value})
-    return SelectionSlider(options=options, value=value, description=description, **CONTROL)
+LOOK: dict[str, Any] = {  # of a menu, aligned with the sliders
+    "layout": {"width": "304px", "max_width": "100%"},
+    "style": {"description_width": "82px"},
+}
 
 
 def menu(description: str, values: Iterable[str], value: str) -> Dropdown:
     """A drop-down menu, aligned with the sliders."""
-    return Dropdown(options=list(values), value=value, description=description, **CONTROL)
+    return Dropdown(options=list(values), value=value, description=description, tooltip=description, **LOOK)
 
 
 def geometric(low: float, high: float, per_decade: int = 20) -> list[float]:
@@ -37,10 +33,6 @@ def geometric(low: float, high: float, per_decade: int = 20) -> list[float]:
     return [*values, high]
 
 
-def _labelled(values: Iterable[Any]) -> list[tuple[str, Any]]:
-    return [(value if isinstance(value, str) else f"{value:g}", value) for value in sorted(values)]
-
-
 class Panel(Pictured, VBox):
     """Controls beside a chart; a subclass says what it draws and `summary()`.
 
@@ -51,15 +43,13 @@ class Panel(Pictured, VBox):
         size: of the chart, width and height in inches.
     """
 
-    def __init__(self, controls: Mapping[str, ValueWidget], size: tuple[float, float]) -> None:
+    def __init__(self, controls: Mapping[str, Slider | Dropdown], size: tuple[float, float]) -> None:
         self.controls = dict(controls)
         self.chart = Chart(*size)
         self.message = HTML()
         column = VBox([*self.controls.values(), self.message])
         row = HBox([column, self.chart], layout={"align_items": "flex-start", "flex_flow": "row wrap"})
-        room = HTML(_ROOM, layout={"display": "none"})
-        super().__init__([turning(self.chart), room, row])
-        self.add_class("dl-panel")
+        super().__init__([turning(self.chart), row])
         self._redraw()
         for control in self.controls.values():
             control.observe(self._moved, "value")
@@ -70,7 +60,7 @@ class Panel(Pictured, VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values: Any) -> None:
-        """Move controls and redraw; a value between a slider's own is added to them.
+        """Move controls and redraw.
 
         Raises:
             KeyError: there is no such control.
@@ -83,8 +73,6 @@ class Panel(Pictured, VBox):
             control = self.controls[name]
             control.unobserve(self._moved, "value")
             try:
-                if isinstance(control, SelectionSlider) and value not in [v for _, v in control.options]:
-                    control.options = _labelled({*(v for _, v in control.options), value})
                 control.value = value
             finally:
                 control.observe(self._moved, "value")

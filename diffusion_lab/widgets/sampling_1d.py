@@ -17,8 +17,9 @@ from diffusion_lab.noise import noise_like
 from diffusion_lab.plots.style import BLACK, BLUE, level_axis, tidy
 from diffusion_lab.samplers import SAMPLERS
 from diffusion_lab.schedules import SCHEDULES
-from diffusion_lab.widgets.panel import Panel, geometric, menu, slider
+from diffusion_lab.widgets.panel import Panel, geometric, menu
 from diffusion_lab.widgets.schedule_explorer import SHOWN
+from diffusion_lab.widgets.slider import Slider
 
 QUANTILES = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
 DRAWN = slice(9, None, 20)  # every twentieth trajectory; the histogram takes all
@@ -66,11 +67,11 @@ class Sampling1D(Panel):
         controls = {
             "sampler": menu("sampler", SAMPLERS, sampler),
             "schedule": menu("schedule", SHOWN, "karras"),
-            "num_steps": slider("num_steps", range(2, 65), num_steps),
-            "sigma_max": slider("sigma_max", geometric(1.0, 100.0, 10), 10.0),
-            "sigma_min": slider("sigma_min", geometric(0.001, 0.1, 10), 0.02),
-            "rho": slider("rho", range(1, 16), 7),
-            "S_churn": slider("S_churn", np.arange(0, 20.5, 0.5).tolist(), 0.0),
+            "num_steps": Slider("num_steps", range(2, 65), num_steps),
+            "sigma_max": Slider("sigma_max", geometric(1.0, 100.0, 10), 10.0),
+            "sigma_min": Slider("sigma_min", geometric(0.001, 0.1, 10), 0.02),
+            "rho": Slider("rho", range(1, 16), 7),
+            "S_churn": Slider("S_churn", np.arange(0, 20.5, 0.5).tolist(), 0.0),
         }
         super().__init__(controls, size=(7.4, 3.8))
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from diffusion_lab.plots import noise_schedule
 from diffusion_lab.plots.style import LINES, level_axis, tidy
 from diffusion_lab.schedules import SCHEDULES
-from diffusion_lab.widgets.panel import Panel, geometric, slider
+from diffusion_lab.widgets.panel import Panel, geometric
+from diffusion_lab.widgets.slider import Slider
 
 SHOWN = ("karras", "linear", "exponential", "cosine")
 
@@ -31,10 +32,10 @@ class ScheduleExplorer(Panel):
         self, num_steps: int = 20, sigma_max: float = 100.0, sigma_min: float = 0.02, rho: float = 7.0
     ) -> None:
         controls = {
-            "num_steps": slider("num_steps", range(2, 101), num_steps),
-            "sigma_max": slider("sigma_max", geometric(1.0, 1000.0), sigma_max),
-            "sigma_min": slider("sigma_min", geometric(0.001, 0.5), sigma_min),
-            "rho": slider("rho", [*np.arange(1, 10.5, 0.5).tolist(), 12.0, 15.0, 20.0], rho),
+            "num_steps": Slider("num_steps", range(2, 101), num_steps),
+            "sigma_max": Slider("sigma_max", geometric(1.0, 1000.0), sigma_max),
+            "sigma_min": Slider("sigma_min", geometric(0.001, 0.5), sigma_min),
+            "rho": Slider("rho", [*np.arange(1, 10.5, 0.5).tolist(), 12.0, 15.0, 20.0], rho),
         }
         super().__init__(controls, size=(7.4, 3.2))
 

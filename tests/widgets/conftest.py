@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import numpy as np
@@ -67,3 +68,19 @@ def save_toy(toy_store, tiny, tmp_path_factory, seed):
     path = tmp_path_factory.mktemp("tuner") / "toy.safetensors"
     save_release(path, release, model, np.asarray(store.latitudes), np.asarray(store.longitudes))
     return path
+
+
+@pytest.fixture
+def by_hand():
+    """`by_hand(slider, value)` does what a page does when a hand has moved a slider to a value."""
+    counts = itertools.count(1)
+
+    def move(slider, value, moving=False):
+        value = "∞" if value == float("inf") else value
+        content = {"view": "hand", "count": next(counts), "value": value, "moving": moving}
+        slider._handle_msg(
+            {"content": {"data": {"method": "custom", "content": content}}, "buffers": [], "metadata": {}}
+        )
+        assert slider.heard == ["hand", content["count"]]
+
+    return move

@@ -18,6 +18,7 @@ from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.widgets import SamplerTuner
 from diffusion_lab.widgets.tuner.board import fault
 from diffusion_lab.widgets.tuner.setting import Setting, presets_of
+from diffusion_lab.widgets.worker import Cancelled
 
 WAIT = 60.0
 DATE = "2024-12-05T00"
@@ -170,17 +171,43 @@ def test_what_is_out_of_range_is_refused_and_changes_nothing(tuner):
     tuner.run(WAIT)
 
 
-def test_a_hand_out_of_range_reads_why_and_may_go_on(tuner):
+def test_a_hand_out_of_range_reads_why_and_the_control_goes_back(tuner, by_hand):
     tuner.run(WAIT)
-    slider = tuner.controls.widgets["sigma_max"]
-    tuner.controls.widgets["sigma_min"].value = 0.5
-    slider.options = [*slider.options, ("0.1", 0.1)]
-    slider.value = 0.1
+    before, slider, status = tuner.setting, tuner.controls.widgets["S_min"], tuner.toolbar.status
+    by_hand(tuner.controls.widgets["S_max"], 1.0)
+    assert tuner.setting == before.changed(S_max=1.0)
+    by_hand(slider, 2.0)
+    assert "S_min" in status.fault and slider.value == tuner.setting.S_min == 0.0
+    by_hand(slider, 0.5)
     assert tuner.wait_idle(WAIT)
-    assert "sigma_max" in tuner.toolbar.status.value and "dl-error" in tuner.toolbar.status.value
-    slider.value = 100.0
-    assert tuner.wait_idle(WAIT)
-    assert tuner.result is not None and "ready" in tuner.toolbar.status.value and tuner.error is None
+    assert tuner.result is not None and "ready" in status.text and not status.fault and tuner.error is None
+    tuner.undo()
+    assert tuner.setting == before.changed(S_max=1.0)  # what was refused is not in the way
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_and_the_box_goes_back(tuner, toy_checkpoint):
+    before, box = tuner.setting, tuner.controls.widgets["checkpoint"]
+    box.value = " example-tendenci "
+    assert "did you mean 'example-tendency'?" in tuner.toolbar.status.fault
+    assert box.value == before.checkpoint and tuner.setting == before
+    assert not tuner.history.can_undo
+    box.value = f"  {toy_checkpoint} "
+    assert tuner.setting == before and box.value == before.checkpoint
+    tuner.reset()
+    assert not tuner.toolbar.status.fault
+
+
+def test_a_value_stays_where_its_range_shrinks(tuner, by_hand):
+    """S_churn is cut off at (√2 − 1)·N in the sampler; its control must not move by itself."""
+    tuner.set(num_steps=7, S_churn=2.5)
+    slider = tuner.controls.widgets["S_churn"]
+    by_hand(tuner.controls.widgets["num_steps"], 5)
+    assert slider.stops[-1] == pytest.approx(GAMMA_MAX * 5, abs=1e-4)
+    assert slider.value == tuner.setting.S_churn == 2.5
+    tuner.preset("GenCast's")
+    assert slider.value == tuner.setting.S_churn == 2.5
+    tuner.reset()
+    assert slider.value == tuner.setting.S_churn == 0.0
 
 
 def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypatch):
@@ -189,7 +216,7 @@ def test_an_error_in_sampling_appears_and_the_next_setting_runs(tuner, monkeypat
         patch.setattr(forecaster.model, "embed", lambda x: (_ for _ in ()).throw(MemoryError("no room")))
         with pytest.raises(MemoryError):
             tuner.run(WAIT)
-    assert "fewer members" in tuner.toolbar.status.value
+    assert "fewer members" in tuner.toolbar.status.fault
     assert tuner.run(WAIT) is not None
 
 
@@ -226,7 +253,7 @@ def test_stop_stops_at_the_next_network_call(tuner, monkeypatch):
     go_on.set()
     assert tuner.wait_idle(WAIT)
     assert len(calls) == 3
-    assert "stopped" in tuner.toolbar.status.value and tuner.result is None
+    assert "stopped" in tuner.toolbar.status.text and tuner.result is None
 
 
 def test_the_film_rests_at_its_end_however_quick_it_was(tuner):
@@ -235,8 +262,8 @@ def test_the_film_rests_at_its_end_however_quick_it_was(tuner):
     for num_steps in (4, 6, 4):
         tuner.set(num_steps=num_steps).run(WAIT)
         result, pictures = tuner.session.result(tuner.setting), tuner.pictures
-        assert pictures.at.value == pictures.at.max == pictures.play.value == num_steps
-        last = result.film[-1, -1, :, result.variables.index(pictures.variable.value)]
+        assert pictures.at.value == pictures.at.stops[-1] == num_steps
+        last = result.films[0][-1, -1, :, result.variables.index(pictures.variable.value)]
         np.testing.assert_array_equal(pictures.canvases["film"].values, result.place.raster(last))
 
 
@@ -247,14 +274,28 @@ def test_the_film_shows_each_answer_of_the_denoiser(tuner):
     assert [frame.sigma for frame in film] == sigmas[:-1].tolist()
     assert frames[-1].share == 1.0 and frames[-1].result.finished
     last = frames[-1].result
-    np.testing.assert_array_equal(last.film[0], [frame.denoised for frame in film])
+    np.testing.assert_array_equal(last.films[0][0], [frame.denoised for frame in film])
     # The last step goes to σ = 0, where the answer is the sample itself.
-    np.testing.assert_allclose(last.film[0, -1], last.states[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(last.films[0][0, -1], last.states[0, 0], rtol=1e-5)
     previews = [len(frame.result.members) for frame in frames if frame.result is not None]
     assert previews[-1] == 3 and previews[0] == 2
 
 
-def test_canvases_show_the_result(tuner):
+def test_the_film_is_of_the_member_that_is_shown(tuner):
+    first = tuner.run(WAIT)
+    for member in (2, 1):
+        tuner.set(member=member).run(WAIT)
+        result = tuner.session.result(tuner.setting)
+        np.testing.assert_allclose(result.films[member][0, -1], result.states[0, member], rtol=1e-5)
+        assert f"member {member}" in tuner.pictures.canvases["film"].title
+        assert tuner.result.equals(first)
+    tuner.set(member=2, seed=1).run(WAIT)  # the watched members go first, and all come
+    result = tuner.session.result(tuner.setting)
+    assert result.members == (0, 1, 2) and set(result.films) == {2}
+    xr.testing.assert_identical(tuner.result, asked_of_the_forecaster(tuner))
+
+
+def test_canvases_show_the_result(tuner, by_hand):
     tuner.set(variable="msl", member=2).run(WAIT)
     result, canvases = tuner.session.result(tuner.setting), tuner.pictures.canvases
     raster = result.place.raster
@@ -269,15 +310,75 @@ def test_canvases_show_the_result(tuner):
         np.testing.assert_array_equal(canvases[name].values, raster(field))
         assert canvases[name].units == "Pa"
     assert canvases["truth"].limits == canvases["mean"].limits == [truth.min(), truth.max()]
-    tuner.pictures.at.value = 2
-    np.testing.assert_array_equal(canvases["film"].values, raster(result.film[0, 1, :, 1]))
+    by_hand(tuner.pictures.at, 2)
+    np.testing.assert_array_equal(canvases["film"].values, raster(result.films[2][0, 1, :, 1]))
     assert "σ = " in canvases["film"].title
+
+
+def test_maps_of_another_setting_are_marked_as_old(tuner, monkeypatch):
+    tuner.run(WAIT)
+    assert not tuner.pictures.canvases["mean"].old and "<td>now" not in tuner.table.value
+    monkeypatch.setattr(tuner.session, "run", lambda *asked: (_ for _ in ()).throw(Cancelled))
+    tuner.set(seed=3)
+    assert tuner.wait_idle(WAIT)
+    assert {name for name, canvas in tuner.pictures.canvases.items() if canvas.old} == {
+        *("member", "mean", "error", "spread")
+    }
+    assert "●</span> before" in tuner.table.value
+    monkeypatch.undo()
+    tuner.run(WAIT)
+    assert not any(canvas.old for canvas in tuner.pictures.canvases.values())
+
+
+def test_correlation_acts_between_forecast_steps_only(tuner):
+    """One step has none before it: its forecast is the same, and not made again."""
+    made = tuner.run(WAIT)
+    tuner.set(noise_correlation=0.5)
+    assert tuner.result is made and tuner.controls.widgets["noise_correlation"].disabled
+    assert made.equals(asked_of_the_forecaster(tuner))
+    tuner.set(steps=2)
+    assert tuner.result is None and not tuner.controls.widgets["noise_correlation"].disabled
+
+
+def test_colours_compare_while_something_is_pinned(tuner):
+    tuner.run(WAIT)
+    canvases, pinned = tuner.pictures.canvases, tuner.pictures.pinned
+    tuner.pin()
+    limits = {name: canvases[name].limits for name in ("error", "spread")}
+    means = tuner.result["t850"].isel(time=0).mean("ensemble").values
+    tuner.set(sigma_max=2.0, num_steps=2).run(WAIT)  # far from the truth
+    assert {name: canvases[name].limits for name in ("error", "spread")} == limits
+    assert all(pinned[name].limits == limits[name] for name in limits)
+    place = tuner.session.place(tuner.setting)
+    np.testing.assert_allclose(pinned["mean"].values, place.raster(means), rtol=1e-6)
+    assert pinned["mean"].title.startswith("A: ")
+    tuner.unpin()
+    assert {name: canvases[name].limits for name in ("error", "spread")} != limits
+
+
+def test_a_run_ends_when_no_page_shows_the_tuner(tuner, monkeypatch):
+    tuner._repr_mimebundle_()
+    assert tuner.wait_idle(WAIT)
+    tuner.toolbar.status.views = 1
+    network, reached = tuner._forecaster.model.network, threading.Event()
+    monkeypatch.setattr(
+        tuner._forecaster.model,
+        "network",
+        lambda *given: reached.set() or time.sleep(0.05) or network(*given),
+    )
+    tuner.set(num_steps=100)
+    assert reached.wait(WAIT)
+    tuner.toolbar.status.views = 0
+    assert tuner.wait_idle(2.0)
+    assert tuner.result is None and not tuner.session._results
+    tuner.set(num_steps=3, seed=7)
+    assert not tuner.sampling.busy  # nobody looks
 
 
 def test_churn_ends_where_it_saturates(tuner):
     for num_steps in (4, 20):
         tuner.set(num_steps=num_steps)
-        values = [value for _, value in tuner.controls.widgets["S_churn"].options]
+        values = tuner.controls.widgets["S_churn"].stops
         assert values[-1] == pytest.approx(GAMMA_MAX * num_steps, abs=1e-4)
         assert f"{GAMMA_MAX * num_steps:.3g}" in tuner.controls.saturation.value
     tuner.set(sampler="deis")
@@ -300,11 +401,11 @@ def test_a_pinned_setting_is_what_changes_are_told_against(tuner):
     assert "●</span> A" not in tuner.table.value
 
 
-def test_history_joins_the_moves_of_a_drag(tuner):
+def test_history_joins_the_moves_of_a_drag(tuner, by_hand):
     first, slider = tuner.setting, tuner.controls.widgets["sigma_max"]
-    values = [value for _, value in slider.options]
+    values = slider.stops
     for value in values[10:20]:
-        slider.value = value
+        by_hand(slider, value, moving=value != values[19])
     tuner.set(seed=4)
     tuner.undo()
     assert tuner.setting == first.changed(sigma_max=values[19]) and slider.value == values[19]
@@ -389,7 +490,7 @@ def test_a_picture_is_stored_with_the_cell(tuner):
     assert tuner.result is not None  # on display, it samples
 
 
-def test_two_hundred_moves_leave_the_last_one_shown(toy_checkpoint):
+def test_two_hundred_moves_leave_the_last_one_shown(toy_checkpoint, by_hand):
     tuner = SamplerTuner(toy_checkpoint, date=DATE, members=3, members_per_call=2)
     tuner.run(WAIT)
     threads = threading.active_count()
@@ -397,7 +498,7 @@ def test_two_hundred_moves_leave_the_last_one_shown(toy_checkpoint):
     names = ("sigma_max", "sigma_min", "rho", "S_churn", "S_noise")
     for _ in range(200):
         slider = tuner.controls.widgets[hand.choice(names)]
-        slider.value = hand.choice(slider.options)[1]
+        by_hand(slider, hand.choice(slider.stops), moving=hand.random() < 0.8)
         time.sleep(0.005)
     assert tuner.wait_idle(WAIT)
     assert tuner.error is None

@@ -60,6 +60,36 @@ def test_the_newest_request_wins(recorder):
     assert not recorder.stops
 
 
+def test_a_patient_request_waits_for_the_patient_part_of_a_run():
+    """And a run that was granted patience shows its vital item, however soon after another one it comes."""
+    go_on, shown = threading.Semaphore(0), []
+
+    def make(request, check):
+        yield request, "first"
+        for part in ("preview", "end"):
+            assert go_on.acquire(timeout=WAIT)
+            check(patient=part == "preview")
+            yield request, part
+
+    def vital(item):
+        return item[1] == "preview"
+
+    worker = LatestOnly(make, shown.append, [].append, min_interval=3600.0, vital=vital)
+    worker.submit("a")
+    while not shown:
+        time.sleep(0.001)
+    for request in "bc":
+        worker.submit(request, patience=WAIT)
+    go_on.release(100)
+    assert worker.wait_idle(WAIT)
+    assert shown == [("a", "first"), ("a", "preview"), *(("c", part) for part in ("first", "preview", "end"))]
+    worker.submit("d")
+    worker.submit("e", patience=WAIT)
+    worker.submit("f")  # the hand has come to rest
+    assert worker.wait_idle(WAIT)
+    assert ("d", "preview") not in shown and shown[-1] == ("f", "end")
+
+
 def test_cancel_stops_at_the_next_check(recorder):
     recorder.worker.submit("a")
     assert recorder.started.wait(WAIT)

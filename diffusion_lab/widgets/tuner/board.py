@@ -1,4 +1,4 @@
-"""The scoreboard and the progress line, as HTML that follows the page's theme."""
+"""The scoreboard, as HTML, and the words of the status."""
 
 from __future__ import annotations
 
@@ -13,25 +13,6 @@ from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.session import Frame
 from diffusion_lab.widgets.tuner.setting import Setting, flat
 
-STYLE = """<style>
-.dl-tuner .dl-group { font-weight: 600; line-height: 20px;
-                      border-bottom: 1px solid var(--jp-border-color2, #ccc); }
-.dl-tuner .dl-note { margin-left: 92px; font-size: 11px; line-height: 14px;
-                     color: var(--jp-ui-font-color2, #666); }
-.dl-tuner .dl-date .widget-readout { min-width: 100px; overflow: visible; }
-.dl-tuner .widget-readout { min-width: 56px; }
-.dl-board { border-collapse: collapse; font: 12px var(--jp-ui-font-family, sans-serif); width: 100%;
-            color: var(--jp-ui-font-color1, inherit); font-variant-numeric: tabular-nums; }
-.dl-board th, .dl-board td { padding: 2px 8px 2px 0; text-align: right; white-space: nowrap;
-                             line-height: 17px; }
-.dl-board th:first-child, .dl-board td:first-child, .dl-board .dl-what { text-align: left; }
-.dl-board .dl-what { white-space: normal; color: var(--jp-ui-font-color2, inherit); }
-.dl-board thead th { border-bottom: 1px solid var(--jp-border-color1, #999); font-weight: 600; }
-.dl-good { color: var(--jp-success-color1, #2e7d32); } .dl-bad { color: var(--jp-error-color1, #c62828); }
-.dl-status { font: 12px var(--jp-ui-font-family, sans-serif); font-variant-numeric: tabular-nums; }
-.dl-error { color: var(--jp-error-color1, #c62828); font-weight: 600; }
-</style>"""
-
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words on a GPU, and on the CPU
 _COLUMNS = {"fair_crps": "fair CRPS", "rmse": "RMSE of mean", "spread_skill": "spread / skill"}
 
@@ -42,34 +23,29 @@ def scoreboard(
     variable: str,
     lead: int,
     defaults: Mapping[str, Any],
+    units: str,
 ) -> str:
     """A row for each result, with its change against the reference.
 
     Args:
-        results: the present one first, then those pinned, by name.
+        results: the present one first, then those pinned, by name; if there are none, a row of dashes.
         reference: name of the one to compare with.
         variable: which is scored.
         lead: number of the forecast step that is scored.
-        defaults: of the checkpoint; what is set otherwise is told.
+        defaults: of the checkpoint; only what differs is told.
+        units: of the variable.
     """
-    first = next(iter(results.values()))
-    units = pretty_units(first.units(variable))
+    units = pretty_units(units)
     heads = [f"{_COLUMNS['fair_crps']} [{units}]", f"{_COLUMNS['rmse']} [{units}]", _COLUMNS["spread_skill"]]
-    titles = [
-        "setting",
-        "members",
-        *heads,
-        "calls",
-        "seconds",
-        "set otherwise than the checkpoint's defaults",
-    ]
+    titles = ["setting", "members", *heads, "calls", "seconds", "differs from the checkpoint's defaults by"]
     head = "".join(f"<th{' class=dl-what' if i == 7 else ''}>{title}</th>" for i, title in enumerate(titles))
     base = results.get(reference) if reference else None
     rows = [
         _row(number, name, result, base if base is not result else None, variable, lead, defaults)
         for number, (name, result) in enumerate(results.items())
     ]
-    return f"<table class='dl-board'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = "".join(rows) or f"<tr><td>now</td>{'<td>–</td>' * 6}<td class='dl-what'>sampling …</td></tr>"
+    return f"<table class='dl-board'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _row(
@@ -108,29 +84,24 @@ def _score(key: str, value: float, before: float | None) -> str:
 
 
 def describe(setting: Setting, defaults: Mapping[str, Any]) -> str:
-    """What a setting's sampler is given that the checkpoint's defaults are not."""
+    """The options of a setting's sampling that the checkpoint's defaults do not have."""
     given = flat(setting.predict_kwargs)
     other = {name: value for name, value in given.items() if value != defaults.get(name)}
     words = (
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name} {value:.7g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in other.items()
     )
     return ", ".join(words) or "nothing"
 
 
-def progress(frame: Frame, leads: int) -> str:
+def progress(frame: Frame) -> str:
     """Where a run is and how long it will still take."""
     left = frame.seconds * (1 / max(frame.share, 1e-3) - 1)
-    lead = f"lead {frame.lead} of {leads} · " if leads > 1 else ""
+    lead = f"lead {frame.lead} of {frame.setting.steps} · " if frame.setting.steps > 1 else ""
     return (
-        f"<span class='dl-status'>{lead}step {frame.step} of {frame.num_steps} · σ = {frame.sigma:.3g} · "
-        f"{frame.calls} calls · {left:.1f} s left</span>"
+        f"{lead}step {frame.step} of {frame.num_steps} · σ = {frame.sigma:.3g} · "
+        f"{frame.calls} calls · {left:.1f} s left"
     )
-
-
-def note(text: str) -> str:
-    """A line of the status."""
-    return f"<span class='dl-status'>{html.escape(text)}</span>"
 
 
 def fault(error: Exception) -> str:
@@ -139,4 +110,4 @@ def fault(error: Exception) -> str:
     text = text or type(error).__name__
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         text = f"out of memory: choose fewer members, or members_per_call=1 ({text.splitlines()[0][:120]})"
-    return f"<span class='dl-status dl-error' role='alert'>{html.escape(text)}</span>"
+    return text

@@ -1,7 +1,7 @@
 """The tuner's charts: schedule and churn, rank histogram, spectrum; pinned settings beside the present.
 
-Of each there are the axes, `dress_…`, and what comes on them. Limits are rounded, so that a curve moves where
-a setting does, and not the axis below it.
+Each has its axes, `dress_…`, and what is drawn on them. Limits are rounded, so that a changed setting moves
+the curve and not the axis under it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from diffusion_lab.plots.style import LINES, SKY, VERMILION, level_axis, tidy
+from diffusion_lab.plots.style import LINES, SKY, level_axis, tidy
 from diffusion_lab.samplers.churn import GAMMA_MAX
 from diffusion_lab.widgets.tuner.result import Result
 from diffusion_lab.widgets.tuner.setting import Setting
@@ -33,19 +34,17 @@ def dress_schedule(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, np.ndarray]]) -> None:
-    """σ at each solver step; a ring marks the steps of the first setting that churn."""
+def schedule(ax: Axes, schedules: Mapping[str, tuple[Setting, NDArray]]) -> None:
+    """σ at each solver step; rings in the setting's colour mark where churn raises it."""
     for number, (name, (setting, sigmas)) in reversed(list(enumerate(schedules.items()))):
         levels = np.asarray(sigmas)[:-1]
-        first = number == 0
-        ax.plot(
-            levels, ".-", color=colour(number), lw=1.4 if first else 0.9, ms=4, label=name, zorder=3 - number
-        )
-        if first:
-            _mark_churn(ax, setting, levels)
-    drawn = [line.get_ydata() for line in ax.lines]
-    ax.set_xlim(-0.5, max(map(len, drawn)) - 0.5)
-    ax.set_ylim(*_around(min(map(np.min, drawn)), max(map(np.max, drawn))))
+        width = 1.4 if number == 0 else 0.9
+        ax.plot(levels, ".-", color=colour(number), lw=width, ms=4, label=name, zorder=3 - number)
+        churned = _mark_churn(ax, setting, levels, colour(number))
+    ax.set_title(churned, fontsize=_SMALL + 0.5, y=1.0)  # of the present setting, drawn last
+    drawn = [np.asarray(sigmas)[:-1] for _, sigmas in schedules.values()]
+    ax.set_xlim(-0.5, max(len(levels) for levels in drawn) - 0.5)
+    ax.set_ylim(*_around(min(levels.min() for levels in drawn), max(levels.max() for levels in drawn)))
     if len(schedules) > 1:
         _legend(ax)
 
@@ -56,19 +55,16 @@ def _around(low: float, high: float) -> tuple[float, float]:
     return max(r for r in rounds if r < 0.9 * low), min(r for r in rounds if r > 1.1 * high)
 
 
-def _mark_churn(ax: Axes, setting: Setting, levels: np.ndarray) -> None:
+def _mark_churn(ax: Axes, setting: Setting, levels: NDArray, ink: str) -> str:
     churn = setting.predict_kwargs["sampler_params"].get("S_churn", 0.0)
     gamma = min(churn / len(levels), GAMMA_MAX)
     acts = (levels >= setting.S_min) & (levels <= setting.S_max)
     if gamma == 0 or not acts.any():
-        ax.set_title("noise schedule, no churn", fontsize=_SMALL + 0.5, y=1.0)
-        return
+        return "noise schedule, no churn"
     steps = np.flatnonzero(acts)
-    ax.vlines(steps, levels[acts], levels[acts] * (1 + gamma), color=VERMILION, lw=1.2)
-    ax.plot(steps, levels[acts] * (1 + gamma), "o", color=VERMILION, ms=3.2, mfc="none")
-    ax.set_title(
-        f"churn in {len(steps)} of {len(levels)} steps, γ = {gamma:.3g}", fontsize=_SMALL + 0.5, y=1.0
-    )
+    ax.vlines(steps, levels[acts], levels[acts] * (1 + gamma), color=ink, lw=1.2)
+    ax.plot(steps, levels[acts] * (1 + gamma), "o", color=ink, ms=3.2, mfc="none")
+    return f"churn in {len(steps)} of {len(levels)} steps, γ = {gamma:.3g}"
 
 
 def dress_ranks(ax: Axes) -> None:

@@ -68,9 +68,9 @@ class Result:
     Attributes:
         setting: what was asked for.
         forecaster: who made it.
-        members: which members.
+        members: their numbers.
         states: (lead, ensemble, cell, output variable), physical units.
-        film: (lead, solver step, cell, output variable): D(y; σ) of the first member.
+        films: (lead, solver step, cell, output variable) by member: D(y; σ), of those that were watched.
         truth: (lead, cell, output variable), physical units; NaN where unknown.
         place: where the cells are.
         calls: network calls of a trajectory, for one forecast step.
@@ -80,9 +80,9 @@ class Result:
 
     setting: Setting
     forecaster: Forecaster
-    members: range
+    members: tuple[int, ...]
     states: NDArray[np.float32]
-    film: NDArray[np.float32]
+    films: dict[int, NDArray[np.float32]]
     truth: NDArray[np.float32]
     place: Place
     calls: int
@@ -93,7 +93,7 @@ class Result:
     @property
     def nbytes(self) -> int:
         """Memory of the fields."""
-        return self.states.nbytes + self.film.nbytes
+        return self.states.nbytes + self.truth.nbytes + sum(film.nbytes for film in self.films.values())
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -113,6 +113,11 @@ class Result:
     def fields(self, variable: str, lead: int) -> NDArray[np.float32]:
         """(ensemble, cell) at the lead numbered from 1."""
         return self.states[lead - 1, ..., self.variables.index(variable)]
+
+    def film(self, member: int, variable: str, lead: int) -> tuple[int, NDArray[np.float32]]:
+        """The member that was watched, which is this one if possible, and (solver step, cell)."""
+        member = member if member in self.films else next(iter(self.films))
+        return member, self.films[member][lead - 1, ..., self.variables.index(variable)]
 
     def true_field(self, variable: str, lead: int) -> NDArray[np.float32]:
         """(cell,) at the lead numbered from 1; NaN where unknown."""

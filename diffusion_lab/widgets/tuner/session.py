@@ -1,4 +1,4 @@
-"""The tuner without its looks: forecasts by setting, made step by step, watched, ended early and kept."""
+"""The tuner without its looks: forecasts made step by step, watched, ended early and kept."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,7 +23,7 @@ from diffusion_lab.inference.rollout import SolverStep, default_members_per_call
 from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.tuner.result import Place, Result, truth_of
 from diffusion_lab.widgets.tuner.setting import Setting
-from diffusion_lab.widgets.worker import Cancelled
+from diffusion_lab.widgets.worker import Cancelled, Check
 
 # On a CPU the first call is the preview: an ensemble needs at least two members.
 PREVIEWED = 2
@@ -34,11 +34,13 @@ class Frame:
     """A moment of a run.
 
     Attributes:
+        setting: what is sampled.
+        member: whose denoising is watched.
         lead: number of the forecast step that the first members are at.
         step: solver steps they have done in it.
         num_steps: of how many.
         sigma: noise level of `denoised`.
-        denoised: (cell, output variable) D(y; σ) of the first member, physical units; None at the end.
+        denoised: (cell, output variable) D(y; σ) of the watched member, physical units; None at the end.
         calls: network calls done, of all chunks of members.
         share: part of the run that is done, 0 … 1.
         seconds: since it began.
@@ -46,6 +48,8 @@ class Frame:
         result: what is ready: None at first, then of some members, at the end of all.
     """
 
+    setting: Setting
+    member: int
     lead: int
     step: int
     num_steps: int
@@ -67,7 +71,7 @@ class Session:
         compile: as of `load_forecaster`.
         lanes: calls at the same time, each on one processor; None for as many as torch has threads. On a
             small network two calls of one thread take half the time of two of two threads.
-        cache_bytes: finished forecasts that are kept; the oldest go first.
+        cache_bytes: of finished forecasts that are kept; the oldest go first.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Session:
         members_per_call: int | None = None,
         compile: bool = False,
         lanes: int | None = None,
-        cache_bytes: int = 256 * 2**20,
+        cache_bytes: int = 48 * 2**20,
     ) -> None:
         self.data, self._members_per_call, self.compile = data, members_per_call, compile
         self.lanes = lanes or torch.get_num_threads()
@@ -131,10 +135,19 @@ class Session:
 
     def result(self, setting: Setting) -> Result | None:
         """The finished forecast of a setting, if it is kept."""
-        key = self._key(setting)
+        key = self.key(setting)
         if key in self._results:
             self._results.move_to_end(key)
         return self._results.get(key)
+
+    def forget(self, but: Setting) -> None:
+        """Let go of all forecasts but that of one setting, and of forecasters that can be loaded again."""
+        kept = self.result(but)
+        self._results.clear()
+        if kept is not None:
+            self._keep(kept)
+        self._forecasters.clear()
+        self._places.clear()
 
     def store(self, forecaster: Forecaster) -> Store:
         """The store that forecasts start from; it stays open."""
@@ -151,24 +164,33 @@ class Session:
                 self._places[setting.checkpoint] = Place(forecaster, self.store(forecaster))
             return self._places[setting.checkpoint]
 
-    def run(self, setting: Setting, check: Callable[[], None] = lambda: None) -> Iterator[Frame]:
+    def run(
+        self, setting: Setting, check: Check = lambda patient=False: None, member: int = 0
+    ) -> Iterator[Frame]:
         """Make the forecast of a setting, a frame a solver step; the last frame holds all members.
+
+        Of a forecast that is kept, at most the film of another member is made.
 
         Args:
             setting: what to make.
-            check: called between network calls; may raise `Cancelled` to end the run.
+            check: called between network calls, patiently before the first members are ready; may raise
+                `Cancelled` to end the run.
+            member: whose denoising is watched; the last one where there are not as many.
 
         Raises:
             KeyError, ValueError: as `Forecaster.forecast`.
         """
         began = time.monotonic()
+        member = min(member, setting.members - 1)
         kept = self.result(setting)
-        if kept is None:
+        if kept is None or member not in kept.films:
             forecaster = self.forecaster(setting.checkpoint, setting.device)
             setting.check(forecaster)
-            yield from self._sample(_Run(self, forecaster, setting, check, began))
+            yield from self._sample(_Run(self, forecaster, setting, member, check, began, kept))
             return
         yield Frame(
+            setting=setting,
+            member=member,
             lead=setting.steps,
             step=setting.num_steps,
             num_steps=setting.num_steps,
@@ -195,7 +217,8 @@ class Session:
             finally:
                 run.over = True  # a consumer that went away ends the lanes, too
         result = run.result(finished=True)
-        self._keep(run.setting, result)
+        assert result is not None
+        self._keep(result)
         self._warm.add(run.forecaster)
         yield run.frame(None, result)
 
@@ -205,14 +228,16 @@ class Session:
         known = forecaster in self._warm or forecaster in self._adopted.values()
         return self.compile and forecaster.device.type != "cpu" and not known
 
-    def _keep(self, setting: Setting, result: Result) -> None:
-        self._results[self._key(setting)] = result
+    def _keep(self, result: Result) -> None:
+        self._results[self.key(result.setting)] = result
         while len(self._results) > 1 and sum(r.nbytes for r in self._results.values()) > self._cache_bytes:
             self._results.popitem(last=False)
 
     @staticmethod
-    def _key(setting: Setting) -> tuple:
-        """Settings that differ in what their sampler does not take make the same forecast."""
+    def key(setting: Setting) -> tuple:
+        """Equal for settings that make the same forecast: they differ in what their sampler does not take."""
+        if setting.steps == 1:
+            setting = setting.changed(noise_correlation=0.0)  # with the step before, of which there is none
         kwargs = setting.predict_kwargs.values()
         made = (
             setting.checkpoint,
@@ -233,14 +258,18 @@ class _Run:
         session: Session,
         forecaster: Forecaster,
         setting: Setting,
-        check: Callable[[], None],
+        member: int,
+        check: Check,
         began: float,
+        kept: Result | None,
     ) -> None:
-        self.session, self.forecaster, self.setting = session, forecaster, setting
+        self.session, self.forecaster, self.setting, self.member = session, forecaster, setting, member
         self.began, self.over, self.calls, self.steps_done = began, False, 0, 0
-        self._check = check
+        self._check, self._previewed, self._kept = check, False, kept
         size = session.members_per_call(setting.device)
-        self.chunks = [range(i, min(i + size, setting.members)) for i in range(0, setting.members, size)]
+        chunks = [range(i, min(i + size, setting.members)) for i in range(0, setting.members, size)]
+        watched = chunks.pop(member // size)
+        self.chunks = [watched] if kept else [watched, *chunks]
         self._waiting = iter(self.chunks)
         self._reports: queue.SimpleQueue = queue.SimpleQueue()
         self._states: dict[range, list[np.ndarray]] = {chunk: [] for chunk in self.chunks}
@@ -287,13 +316,13 @@ class _Run:
             if not first:
                 if self.over:
                     raise Cancelled
-                self._check()
+                self._check(patient=not self._previewed)
             return denoiser(y, sigma)
 
         return call
 
     def frames(self) -> Iterator[Frame]:
-        """A frame for each solver step of the first chunk, and for each chunk that is ready."""
+        """A frame for each solver step of the watched chunk, and for each chunk that is ready."""
         total = len(self.chunks) * self.setting.steps * self.setting.num_steps
         levels = self.setting.sampling(self.forecaster).sigmas().tolist()
         while self.steps_done < total:
@@ -304,12 +333,15 @@ class _Run:
             if step.last:
                 self._states[chunk].append(step.state())
             ready = step.last and step.lead == self.setting.steps
-            if chunk.start == 0:
+            if self._film:  # the first step is always shown: the picture follows a moving hand
+                self._check(patient=not self._previewed)
+            if chunk is self.chunks[0]:
                 self._first_calls = step.step.nfe
-                self._film.append(step.denoised()[0])
+                self._film.append(step.denoised()[self.member - chunk.start])
                 yield self.frame((step, levels[step.step.index]), self.result() if ready else None)
             elif ready:
                 yield self.frame(None, self.result())
+            self._previewed |= ready and chunk is self.chunks[0]
 
     def frame(self, at: tuple[SolverStep, float] | None, result: Result | None) -> Frame:
         """What there is to see."""
@@ -317,6 +349,8 @@ class _Run:
         total = len(self.chunks) * setting.steps * setting.num_steps
         lead, step = (setting.steps, setting.num_steps) if at is None else (at[0].lead, at[0].step.index + 1)
         return Frame(
+            setting,
+            self.member,
             lead,
             step,
             setting.num_steps,
@@ -330,30 +364,27 @@ class _Run:
         )
 
     def result(self, finished: bool = False) -> Result | None:
-        """The members that are ready, from the first without a gap."""
-        ready: list[range] = []
-        for chunk in self.chunks:
-            if len(self._states[chunk]) < self.setting.steps:
-                break
-            ready.append(chunk)
-        if not ready:
-            return None
-        members = range(ready[-1].stop)
-        states = np.stack(
-            [np.concatenate([self._states[c][lead] for c in ready]) for lead in range(self.setting.steps)]
+        """The members that are ready."""
+        ready = sorted(
+            (c for c in self.chunks if len(self._states[c]) == self.setting.steps), key=lambda c: c.start
         )
+        if self.chunks[0] not in ready:
+            return None
+        leads = range(self.setting.steps)
+        states = np.stack([np.concatenate([self._states[chunk][lead] for chunk in ready]) for lead in leads])
         film = np.stack(self._film).reshape(self.setting.steps, self.setting.num_steps, *states.shape[2:])
-        seconds = time.monotonic() - self.began
+        if self._kept is not None:
+            return replace(self._kept, films={**self._kept.films, self.member: film})
         return Result(
             setting=self.setting,
             forecaster=self.forecaster,
-            members=members,
+            members=tuple(member for chunk in ready for member in chunk),
             states=states,
-            film=film,
+            films={self.member: film},
             truth=self._truth,
             place=self.session.place(self.setting),
             calls=self._first_calls,
-            seconds=seconds,
+            seconds=time.monotonic() - self.began,
             finished=finished,
         )
 

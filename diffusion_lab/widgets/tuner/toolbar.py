@@ -1,13 +1,13 @@
-"""The tuner's buttons, and the line below them that says how far a run is."""
+"""The tuner's buttons, and the status below them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ipywidgets import HTML, Button, Dropdown, FloatProgress, HBox, VBox
+from ipywidgets import Button, Dropdown, HBox, VBox
 
-_ALIGNED = {"align_items": "center", "flex_flow": "row wrap"}
+from diffusion_lab.widgets.tuner.status import Status
 
 
 class Toolbar(VBox):
@@ -23,8 +23,7 @@ class Toolbar(VBox):
         buttons: by name: stop, undo, redo, reset, pin, unpin, export.
         presets: the menu of presets; it springs back to its title.
         reference: the menu of pinned settings.
-        progress: 0 … 1.
-        status: one line of HTML.
+        status: how far a run is, and what was refused.
     """
 
     def __init__(
@@ -34,40 +33,33 @@ class Toolbar(VBox):
         choose: Callable[[str], Any],
         compare: Callable[[], Any],
     ) -> None:
-        looks = {
-            "stop": ("end the sampling at the next network call", "stop"),
-            "undo": ("the setting before", "undo"),
-            "redo": ("take the undo back", "repeat"),
-            "reset": ("the checkpoint's defaults", "home"),
-            "pin": ("keep this setting to compare with", "thumb-tack"),
-            "unpin": ("forget what is pinned", "times"),
-            "export": ("write YAML, Python and netCDF files", "download"),
+        tooltips = {
+            "stop": "end the sampling at the next network call",
+            "undo": "the setting before",
+            "redo": "take the undo back",
+            "reset": "the checkpoint's defaults",
+            "pin": "keep this setting to compare with",
+            "unpin": "forget what is pinned",
+            "export": "write YAML, Python and netCDF files",
         }
-        self.buttons = {
-            name: _button(name, *look, act)
-            for (name, look), act in zip(looks.items(), map(actions.__getitem__, looks), strict=True)
-        }
+        self.buttons = {name: _button(name, tooltip, actions[name]) for name, tooltip in tooltips.items()}
         self.presets = Dropdown(
             options=self._with_title(presets), tooltip="settings to start from", layout={"width": "160px"}
         )
         self.reference = Dropdown(
             description="against",
-            tooltip="the pinned setting that changes are told against",
+            tooltip="the pinned setting to compare with",
             layout={"width": "110px"},
             style={"description_width": "50px"},
         )
-        self.progress = FloatProgress(max=1.0, layout={"width": "150px"})
-        self.status = HTML(layout={"flex": "1 1 260px", "min_width": "200px"})
+        self.status = Status()
         self._choose = choose
         self.presets.observe(self._chosen, "value")
         self.reference.observe(lambda change: compare(), "value")
         stop, undo, redo, reset, pin, unpin, export = self.buttons.values()
         upper = [stop, undo, redo, reset, self.presets, pin, unpin, self.reference, export]
         super().__init__(
-            [
-                HBox(upper, layout=_ALIGNED),
-                HBox([self.progress, self.status], layout={"align_items": "center"}),
-            ]
+            [HBox(upper, layout={"align_items": "center", "flex_flow": "row wrap"}), self.status]
         )
 
     def offer(self, presets: Iterable[str]) -> None:
@@ -86,11 +78,12 @@ class Toolbar(VBox):
         self.reference.options = list(letters)
         self.reference.value = chosen
 
-    def say(self, line: str, share: float | None = None) -> None:
-        """Show a line of HTML, and how much is done."""
-        if share is not None:
-            self.progress.value = share
-        self.status.value = line
+    def say(self, text: str, share: float | None = None) -> None:
+        """Show a line of text, and how much is done."""
+        with self.status.hold_sync():
+            if share is not None:
+                self.status.share = share
+            self.status.text = text
 
     def _chosen(self, change: object) -> None:
         if self.presets.index:
@@ -98,7 +91,7 @@ class Toolbar(VBox):
             self._choose(name)
 
 
-def _button(name: str, tooltip: str, icon: str, act: Callable[[], Any]) -> Button:
-    button = Button(description=name.capitalize(), tooltip=tooltip, icon=icon, layout={"width": "auto"})
+def _button(name: str, tooltip: str, act: Callable[[], Any]) -> Button:
+    button = Button(description=name.capitalize(), tooltip=tooltip, layout={"width": "auto"})
     button.on_click(lambda _: act())
     return button

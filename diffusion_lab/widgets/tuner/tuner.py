@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from ipywidgets import HTML, HBox, VBox
+from ipywidgets import HTML, Box, VBox
 from matplotlib.figure import Figure
 
+from diffusion_lab.assets import checkpoints
 from diffusion_lab.config import nearest
 from diffusion_lab.inference import Forecaster
 from diffusion_lab.stores.module import forecast_starts
@@ -30,13 +31,15 @@ from diffusion_lab.widgets.tuner.toolbar import Toolbar
 from diffusion_lab.widgets.worker import LatestOnly
 
 _VIEW = ("variable", "lead", "member")
+PATIENCE = 2.0  # seconds that a moving hand's next setting waits for the first members of the one before
 
 
 class SamplerTuner(Pictured, VBox):
     """A trained forecaster's sampler under your hands, in a notebook, as an app, or in a script.
 
     Every setting is sampled with the same noise, so what changes is what you changed. The first members are
-    shown early, the others refine the picture; a newer setting ends an older one's run.
+    shown early, the others refine the picture; a newer setting ends the run of an older one. What the page
+    says is what runs: a value that cannot be sampled is refused, and its control goes back.
 
     Args:
         checkpoint: a released name, the path of your own, or a loaded forecaster, as of `from_anemoi`.
@@ -66,17 +69,23 @@ class SamplerTuner(Pictured, VBox):
         forecaster = self.session.forecaster(str(checkpoint), device)
         first = Setting(str(checkpoint), device, self._a_date(forecaster), **defaults_of(forecaster))
         view = {name: settings.pop(name) for name in _VIEW if name in settings}
-        first = self._checked(first.changed(**_with_date(settings)))
+        first = self._checked(first.changed(**_spelled(settings)))
         self.history = History(first)
         self.pinned: dict[str, Result] = {}
         self.error: Exception | None = None
         self._current: Result | None = None
-        self._asked: Setting | None = None
-        self.sampling = LatestOnly(self.session.run, self._show_frame, self._fail, self._say_stopped)
+        self._asked: tuple[Setting, int] | None = None
+        self.sampling = LatestOnly(
+            lambda asked, check: self.session.run(asked[0], check, asked[1]),
+            self._show_frame,
+            self._fail,
+            self._say_stopped,
+            vital=lambda frame: frame.result is not None,
+        )
         self.drawing = LatestOnly(self._draw_schedule, lambda nothing: None, self._fail)
         self.controls, self.pictures = Controls(self._moved), Pictures()
         self.toolbar = self._bar()
-        super().__init__([HTML(board.STYLE), self.toolbar, self._body()])
+        super().__init__([self.toolbar, self._body()])
         self.add_class("dl-tuner")
         self._connect()
         self._show_setting()
@@ -93,14 +102,14 @@ class SamplerTuner(Pictured, VBox):
     def set(self, **values: Any) -> SamplerTuner:
         """Move controls, or choose the `variable`, `lead` and `member` that are shown.
 
-        Sampling begins if the tuner is on display; `run` makes the forecast at once.
+        If the tuner is on display, sampling begins; `run` makes the forecast in any case.
 
         Raises:
             KeyError: there is no such control.
             ValueError: a value out of range; the setting stays as it was.
         """
         view = {name: values.pop(name) for name in _VIEW if name in values}
-        self._go(self.setting.changed(**_with_date(values)))
+        self._go(self.setting.changed(**_spelled(values)))
         for name, value in view.items():
             self._view(name, value)
         return self
@@ -110,33 +119,37 @@ class SamplerTuner(Pictured, VBox):
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds.
+            RuntimeError: it was stopped, or another setting was chosen meanwhile.
             Exception: what went wrong in sampling.
         """
-        if not (self.sampling.busy and self._asked == self.setting):
+        if not (self.sampling.busy and self._asked == (self.setting, self.pictures.member.value)):
             self._sample()
         if not self.wait_idle(timeout):
             raise TimeoutError(f"the forecast is not ready after {timeout} s")
         if self.error is not None:
             raise self.error
-        return self.result
+        result = self.result
+        if result is None:
+            raise RuntimeError("the forecast was stopped before it was ready; run() makes it again")
+        return result
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until all is sampled and drawn; False if that takes longer than `timeout` seconds."""
         return self.sampling.wait_idle(timeout) and self.drawing.wait_idle(timeout)
 
     def stop(self) -> None:
-        """End the sampling at its next network call."""
+        """End the run at its next network call."""
         self.sampling.cancel()
 
     @property
     def result(self) -> xr.Dataset | None:
-        """The finished forecast of the present setting, as `Forecaster.forecast` gives it; None before."""
+        """The forecast of the present setting, as `Forecaster.forecast` gives it; None until it is ready."""
         result = self.session.result(self.setting)
         return None if result is None else result.dataset
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of the present setting for the shown variable and lead; empty before it is sampled."""
+        """Scores of the present setting for what is shown; empty until its forecast is ready."""
         result = self.session.result(self.setting)
         return {} if result is None else result.scores(self.pictures.variable.value, self.pictures.lead.value)
 
@@ -144,12 +157,14 @@ class SamplerTuner(Pictured, VBox):
         """Keep the present forecast to compare with; returns its letter.
 
         Raises:
-            ValueError: there is no finished forecast of this setting yet.
+            ValueError: there is no finished forecast of this setting yet, or 26 are pinned.
         """
         result = self.session.result(self.setting)
         if result is None:
             raise ValueError("there is nothing to pin before the forecast is ready")
-        letter = next(chr(65 + i) for i in range(26) if chr(65 + i) not in self.pinned)
+        letter = next((chr(65 + i) for i in range(26) if chr(65 + i) not in self.pinned), None)
+        if letter is None:
+            raise ValueError("26 settings are pinned, all letters; unpin them first")
         self.pinned[letter] = result
         self.toolbar.pinned(self.pinned, letter)
         self._draw_all()
@@ -197,7 +212,7 @@ class SamplerTuner(Pictured, VBox):
         result = self.session.result(self.setting)
         results = {} if result is None else {"now": result, **self.pinned}
         view = (getattr(self.pictures, name).value for name in _VIEW)
-        return still(self._schedules(), results, *view)
+        return still(self._schedules(), results, self.toolbar.reference.value, *view)
 
     def summary(self) -> str:
         """The setting, in a line."""
@@ -225,19 +240,24 @@ class SamplerTuner(Pictured, VBox):
             {name: partial(self._guard, act) for name, act in actions.items()},
             presets_of(self.setting.checkpoint, self._forecaster),
             lambda name: self._guard(lambda: self.preset(name)),
-            lambda: self._guard(self._draw_board),
+            lambda: self._guard(self._draw_result),
         )
 
-    def _body(self) -> VBox:
+    def _body(self) -> Box:
         self.table = HTML()
-        row = HBox([self.controls, self.pictures], layout={"align_items": "flex-start", "grid_gap": "12px"})
-        return VBox([row, self.table])
+        shown = VBox([self.table, self.pictures])
+        shown.add_class("dl-shown")
+        body = Box([self.controls, shown])
+        body.add_class("dl-body")
+        return body
 
     def _connect(self) -> None:
         for name in _VIEW:
             getattr(self.pictures, name).observe(lambda change: self._guard(self._draw_all), "value")
-        self.pictures.at.observe(lambda change: self._guard(self._show_film), "value")
+        self.pictures.member.observe(lambda change: self._guard(self._watch), "value")
+        self.pictures.at.on_hand(lambda step, moving: self._guard(self._show_film))
         self.pictures.canvases["truth"].observe(lambda change: self._guard(self._draw_all), "dark")
+        self.toolbar.status.observe(lambda change: self._left(change["new"]), "views")
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if self._asked is None:
@@ -256,45 +276,56 @@ class SamplerTuner(Pictured, VBox):
         return str(dates[len(dates) * 3 // 4].astype("datetime64[h]"))
 
     def _guard(self, action: Callable[[], Any]) -> None:
-        """Do what a hand asked for; an exception in a callback would be seen nowhere."""
+        """Do what a hand asked for; what is refused is told, and the controls go back to what runs."""
         try:
             action()
-        except Exception as error:
-            self._fail(error)
+        except Exception as error:  # in a callback it would be seen nowhere
+            self._show_setting()
+            self.toolbar.status.fault = board.fault(error)
 
-    def _moved(self, values: dict[str, Any]) -> None:
-        self._guard(lambda: self._go(self.setting.changed(**values), by_hand=True))
+    def _moved(self, values: dict[str, Any], moving: bool) -> None:
+        self._guard(lambda: self._go(self.setting.changed(**_spelled(values)), True, moving))
 
-    def _go(self, setting: Setting, by_hand: bool = False) -> None:
-        try:
-            self._checked(setting)
-        except Exception:
-            if not by_hand:
-                raise
-            # A hand passes through what is out of range: the control stays where it is, and says so.
-            self.history.go(setting, by_hand)
-            self.sampling.cancel()
-            raise
+    def _go(self, setting: Setting, by_hand: bool = False, moving: bool = False) -> None:
+        self._checked(setting)
+        self.toolbar.status.fault = ""
         self.history.go(setting, by_hand)
         self._show_setting()
-        self._sample_if_live()
+        self._sample_if_live(moving)
 
     def _checked(self, setting: Setting) -> Setting:
         """The setting, if it can be sampled; errors as `set`."""
-        forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+        try:
+            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
+        except FileNotFoundError:
+            hint = nearest(setting.checkpoint, checkpoints())
+            raise FileNotFoundError(f"there is no checkpoint {setting.checkpoint!r}{hint}") from None
         setting.check(forecaster)
-        self.session.store(forecaster).index(setting.date)
+        self.session.store(forecaster).index(np.datetime64(setting.date, "s"))
         return setting
 
-    def _sample_if_live(self) -> None:
+    def _sample_if_live(self, moving: bool = False) -> None:
         if self._asked is not None:
+            self._sample(moving)
+
+    def _sample(self, moving: bool = False) -> None:
+        self.error, self._asked = None, (self.setting, self.pictures.member.value)
+        if self.session.compiles_first(self.setting):
+            self.toolbar.say("compiling the network, which takes a while once …", 0.0)
+        # While a hand moves, the first members of a setting on its way are drawn before the next one's begin.
+        self.sampling.submit(self._asked, PATIENCE if moving else 0.0)
+
+    def _watch(self) -> None:
+        """Follow the member that was chosen; of a kept forecast, its film may have to be made."""
+        if self._asked is not None and self.pictures.member.value != self._asked[1]:
             self._sample()
 
-    def _sample(self) -> None:
-        self.error, self._asked = None, self.setting
-        if self.session.compiles_first(self.setting):
-            self.toolbar.say(board.note("compiling the network, which takes a while once …"), 0.0)
-        self.sampling.submit(self.setting)
+    def _left(self, views: int) -> None:
+        """End the run and free memory once no page shows the tuner, as when its cell runs again."""
+        if not views:
+            self.sampling.cancel()
+            self._asked = None
+            self.session.forget(but=self.setting)
 
     def _show_setting(self) -> None:
         forecaster = self._forecaster
@@ -305,6 +336,8 @@ class SamplerTuner(Pictured, VBox):
         self.toolbar.buttons["undo"].disabled = not self.history.can_undo
         self.toolbar.buttons["redo"].disabled = not self.history.can_redo
         self.drawing.submit(self.setting)
+        if self._current is None:
+            self._draw_board()
 
     def _schedules(self) -> dict[str, tuple[Setting, np.ndarray]]:
         settings = {"now": self.setting, **{name: pin.setting for name, pin in self.pinned.items()}}
@@ -322,37 +355,32 @@ class SamplerTuner(Pictured, VBox):
 
     def _show_frame(self, frame: Frame) -> None:
         """On the sampling thread: what is new of a run."""
-        setting = self._asked
+        setting = frame.setting
         if frame.denoised is not None:
             forecaster = self.session.forecaster(setting.checkpoint, setting.device)
             variables, place = forecaster.variables.output, self.session.place(setting)
-            shown = self.pictures.variable.value
-            units = next(v.units for v in forecaster.release.variables if v.name == shown)
-            self.toolbar.say(board.progress(frame, setting.steps), frame.share)
-            self._playing = True
+            units = self._units(forecaster)
+            self.toolbar.say(board.progress(frame), frame.share)
             self.pictures.show_truth(frame.truth, place, variables, units)
             self.pictures.show_frame(frame, place, variables, units)
-            self._playing = False
-        if frame.result is not None:
-            self._current = frame.result
-            self._draw_result()
-        if frame.result is not None and frame.result.finished:
+        if frame.result is None:
+            return
+        self._current = frame.result
+        self._draw_result()
+        if frame.result.finished:
             self.pictures.rest(frame.result)
-            again = "" if frame.seconds else " (kept)"
-            calls = (
-                f"{frame.calls} network calls"
-                if frame.seconds
-                else f"{frame.result.calls} calls a trajectory"
-            )
-            self.toolbar.say(board.note(f"ready{again}: {calls}, {frame.result.seconds:.1f} s"), 1.0)
+            calls = "network calls" if frame.seconds else "calls a trajectory (kept)"
+            self.toolbar.say(f"ready: {frame.calls} {calls}, {frame.result.seconds:.1f} s", 1.0)
 
-    _playing = False
+    def _units(self, forecaster: Forecaster) -> str:
+        shown = self.pictures.variable.value
+        return next(variable.units for variable in forecaster.release.variables if variable.name == shown)
 
     def _draw_result(self) -> None:
         if self._current is not None:
-            self.pictures.show(self._current)
+            self.pictures.show(self._current, self.pinned, self.toolbar.reference.value)
             self.pictures.draw_scores(self._results())
-            self._draw_board()
+        self._draw_board()
 
     def _draw_all(self) -> None:
         self.drawing.submit(self.setting)
@@ -360,21 +388,28 @@ class SamplerTuner(Pictured, VBox):
         self._show_film()
 
     def _results(self) -> dict[str, Result]:
-        return {"now": self._current, **self.pinned}
+        if self._current is None:
+            return {}
+        name = "now" if self._is_current() else "before"
+        return {name: self._current, **self.pinned}
+
+    def _is_current(self) -> bool:
+        key = self.session.key
+        return self._current is not None and key(self._current.setting) == key(self.setting)
 
     def _draw_board(self) -> None:
-        if self._current is not None:
-            view = self.pictures.variable.value, self.pictures.lead.value
-            against, defaults = self.toolbar.reference.value, defaults_of(self._forecaster)
-            self.table.value = board.scoreboard(self._results(), against, *view, defaults)
+        view = self.pictures.variable.value, self.pictures.lead.value
+        against, defaults = self.toolbar.reference.value, defaults_of(self._forecaster)
+        units = self._units(self._forecaster)
+        self.table.value = board.scoreboard(self._results(), against, *view, defaults, units)
 
     def _show_film(self) -> None:
-        if self._current is not None and not self._playing and not self.sampling.busy:
+        if self._current is not None and not self.sampling.busy:
             self.pictures.show_film(self._current, self.pictures.at.value)
 
     def _view(self, name: str, value: Any) -> None:
         control = getattr(self.pictures, name)
-        allowed = control.options if name == "variable" else range(control.min, control.max + 1)
+        allowed = control.options if name == "variable" else control.stops
         if value not in allowed:
             hint = nearest(str(value), control.options) if name == "variable" else f" of {list(allowed)}"
             raise ValueError(f"there is no {name} {value!r}{hint}")
@@ -383,17 +418,29 @@ class SamplerTuner(Pictured, VBox):
     def _export_and_say(self) -> None:
         files = self.export()
         names = ", ".join(path.name for path in files)
-        self.toolbar.say(board.note(f"wrote {names} to {files[0].parent.resolve()}"))
+        self.toolbar.say(f"wrote {names} to {files[0].parent.resolve()}")
 
     def _fail(self, error: Exception) -> None:
         self.error = error
-        self.toolbar.say(board.fault(error), 0.0)
+        self.toolbar.status.fault = board.fault(error)
+        self._end("failed")
 
     def _say_stopped(self) -> None:
         if self.error is None:
-            self.toolbar.say(board.note("stopped"), 0.0)
+            self._end("stopped")
+
+    def _end(self, how: str) -> None:
+        """Say that a run ended early, and of the pictures of an earlier setting that they are."""
+        self.toolbar.say(how, 0.0)
+        if self._current is not None and not self._is_current():
+            self.pictures.mark_as_old()
+            self._draw_board()
 
 
-def _with_date(values: dict[str, Any]) -> dict[str, Any]:
-    """A date in any of numpy's spellings as the controls spell it."""
-    return values | {"date": str(np.datetime64(values["date"], "h"))} if "date" in values else values
+def _spelled(values: dict[str, Any]) -> dict[str, Any]:
+    """Dates in any of numpy's spellings, and checkpoints between spaces, as the controls spell them."""
+    if "date" in values:
+        values = values | {"date": str(np.datetime64(values["date"], "h"))}
+    if "checkpoint" in values:
+        values = values | {"checkpoint": str(values["checkpoint"]).strip()}
+    return values
