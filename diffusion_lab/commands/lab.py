@@ -39,10 +39,10 @@ def open_lab(folder: str | Path | None = None, options: Sequence[str] = ()) -> N
 
 def serve_tuner(options: Sequence[str] = ()) -> None:
     """Serve the tuner as an app until it is stopped; `options` are Voilà's own."""
-    from voila.app import Voila
+    from diffusion_lab.commands.tuner_app import TunerApp
 
     with tuner_notebook() as path:
-        Voila.launch_instance([str(path), *options])
+        TunerApp.launch_instance([str(path), *options])
 
 
 def tutorials() -> Path:

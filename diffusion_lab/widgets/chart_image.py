@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anywidget
 import numpy as np
 import PIL.Image
-from ipywidgets import HTML, Image
+import traitlets
+from ipywidgets import HTML
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,21 +30,42 @@ def png(figure: Figure, dpi: int = PIXELS_PER_INCH) -> bytes:
     return buffer.getvalue()
 
 
-class Chart(Image):
+class Chart(anywidget.AnyWidget):
     """An image of a figure of its own, which any thread may redraw.
 
     Args:
+        alt: what it shows, for those who cannot see it.
         width: of the figure, in inches; 100 pixels each.
         height: likewise.
         steady: leave the axes where they were first put, which halves the time of a redraw; not for charts
             whose labels grow.
     """
 
-    def __init__(self, width: float = 6.0, height: float = 3.5, steady: bool = True) -> None:
+    _esm = """
+    function render({ model, el }) {
+      const image = document.createElement("img");
+      image.className = "dl-chart";
+      image.style.width = "100%";
+      el.append(image);
+      const paint = () => {
+        URL.revokeObjectURL(image.src);
+        image.alt = model.get("alt");
+        image.src = URL.createObjectURL(new Blob([model.get("value")], { type: "image/png" }));
+      };
+      model.on("change:value", paint);
+      paint();
+      return () => model.off("change:value", paint);
+    }
+    export default { render };
+    """
+    value = traitlets.Bytes().tag(sync=True)  # PNG
+    alt = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, alt: str, width: float = 6.0, height: float = 3.5, steady: bool = True) -> None:
         self.figure = Figure(figsize=(width, height))
         self._steady, self._places = steady, list[Bbox]()
         self._drawing = threading.RLock()
-        super().__init__(format="png")
+        super().__init__(alt=alt)
         self.layout.width = f"{width * PIXELS_PER_INCH:g}px"
         self.layout.max_width = "100%"
         self.layout.flex = "0 1 auto"  # as wide as drawn; narrower where the page is, never stretched
@@ -77,6 +100,7 @@ class QuickChart(Chart):
     the colours of the axes have changed.
 
     Args:
+        alt: as `Chart`.
         width: as `Chart`.
         height: as `Chart`.
         dress: gives the empty axes their scales, labels and grid, once.
@@ -85,12 +109,13 @@ class QuickChart(Chart):
 
     def __init__(
         self,
+        alt: str,
         width: float,
         height: float,
         dress: Callable[[Axes], None],
         place: tuple[float, float, float, float] = (0.19, 0.19, 0.77, 0.69),
     ) -> None:
-        super().__init__(width, height)
+        super().__init__(alt, width, height)
         self.figure.set_dpi(1.5 * PIXELS_PER_INCH)  # sharp where the page is wide or the screen fine
         self._canvas = FigureCanvasAgg(self.figure)
         self.figure.set_layout_engine("none")  # a style sheet may ask for one; the axes have their place

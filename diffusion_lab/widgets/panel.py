@@ -45,7 +45,7 @@ class Panel(Pictured, VBox):
 
     def __init__(self, controls: Mapping[str, Slider | Dropdown], size: tuple[float, float]) -> None:
         self.controls = dict(controls)
-        self.chart = Chart(*size)
+        self.chart = Chart(type(self).__name__, *size)
         self.message = HTML()
         column = VBox([*self.controls.values(), self.message])
         row = HBox([column, self.chart], layout={"align_items": "flex-start", "flex_flow": "row wrap"})

@@ -6,7 +6,7 @@ const STYLE = `
              align-items: center; min-height: 28px; font: 12px var(--jp-ui-font-family, sans-serif);
              color: var(--jp-ui-font-color1, inherit); font-variant-numeric: tabular-nums; }
 .dl-slider .dl-label { text-align: right; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; font-size: 13px; }
-.dl-slider .dl-track { position: relative; height: 22px; border-radius: 4px; cursor: pointer; touch-action: pan-y; }
+.dl-slider .dl-track { position: relative; height: 22px; margin: 0 7px; border-radius: 4px; cursor: pointer; touch-action: pan-y; }
 .dl-slider .dl-track::before { content: ""; position: absolute; inset: 9px 0; border-radius: 2px;
              background: var(--jp-border-color1, #aaa); }
 .dl-slider .dl-thumb { position: absolute; top: 4px; width: 14px; height: 14px; margin-left: -7px; border-radius: 50%;
@@ -83,10 +83,13 @@ function render({ model, el }) {
     root.className = `dl-slider${off ? " dl-off" : ""}${words() ? " dl-words" : ""}${stops().length ? "" : " dl-bare"}`;
     label.textContent = name;
     track.hidden = !stops().length;
-    track.tabIndex = off ? -1 : 0;
-    box.tabIndex = stops().length ? -1 : 0; // one tab stop a control; Enter or a digit leads from the track to the box
+    // One tab stop a control: the track, from which Enter or a digit leads to the box, or the box of words.
+    const numeric = stops().length && !words();
+    track.tabIndex = numeric && !off ? 0 : -1;
+    track.setAttribute("aria-hidden", !numeric);
+    box.tabIndex = numeric ? -1 : 0;
     box.disabled = play.disabled = off;
-    box.setAttribute("aria-label", stops().length ? `${name}, typed` : name);
+    box.setAttribute("aria-label", numeric ? `${name}, typed` : name);
     if (document.activeElement !== box) box.value = text;
     play.hidden = !model.get("play");
     play.textContent = timer ? "❚❚" : "▶";
@@ -94,12 +97,13 @@ function render({ model, el }) {
     if (!stops().length) return;
     const at = slot(now);
     thumb.style.left = `${last() ? (100 * at) / last() : 0}%`;
+    if (!numeric) return;
     const numbers = stops().filter((stop) => typeof stop === "number");
-    const [low, high] = words() ? [1, last() + 1] : [numbers[0], numbers.at(-1)];
-    const unit = model.get("unit");
+    const [unit, last_number] = [model.get("unit"), numbers.at(-1)];
+    const number = now === "∞" ? last_number : now;
     Object.entries({
-      label: name, disabled: off, valuemin: low, valuemax: Math.max(high, typeof now === "number" ? now : high),
-      valuenow: words() ? at + 1 : now === "∞" ? high : now, valuetext: unit ? `${text} ${unit}` : text,
+      label: name, disabled: off, valuemin: numbers[0], valuemax: Math.max(last_number, number),
+      valuenow: number, valuetext: unit ? `${text} ${unit}` : text,
     }).forEach(([key, given]) => track.setAttribute(`aria-${key}`, given));
   }
 
@@ -138,14 +142,17 @@ function render({ model, el }) {
   };
   track.addEventListener("pointerup", release);
   track.addEventListener("pointercancel", release);
-  track.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+  function step(event) { // what a key means: a function that gives the value it leads to
+    if (event.ctrlKey || event.metaKey || event.altKey) return undefined;
     const [all, at, page] = [stops(), slot(value()), Math.max(1, Math.round(last() / 10))];
     const by = (steps) => all[Math.min(last(), Math.max(0, steps > 0 ? Math.floor(at) + steps : Math.ceil(at) + steps))];
-    const to = {
+    return {
       ArrowRight: () => by(1), ArrowUp: () => by(1), ArrowLeft: () => by(-1), ArrowDown: () => by(-1),
       PageUp: () => by(page), PageDown: () => by(-page), Home: () => all[0], End: () => all[last()],
     }[event.key];
+  }
+  track.addEventListener("keydown", (event) => {
+    const to = step(event);
     if (to) {
       event.preventDefault();
       move(to(), event.repeat);
@@ -172,9 +179,13 @@ function render({ model, el }) {
   box.addEventListener("focus", () => box.select());
   box.addEventListener("keydown", (event) => {
     event.stopPropagation();
+    if (words() && /^(Arrow(Up|Down)|Page)/.test(event.key)) {
+      event.preventDefault();
+      move(step(event)(), event.repeat);
+      box.value = show(value());
+    }
     if (event.key === "Escape") box.value = show(value());
-    if (event.key === "Enter" || event.key === "Escape") (stops().length && !model.get("disabled") ? track : box).focus();
-    if (event.key === "Enter" && !stops().length) enter();
+    if (event.key === "Enter" || event.key === "Escape") if (track.tabIndex === 0) track.focus(); else enter();
   });
   function enter() {
     if (box.value === show(value())) return;

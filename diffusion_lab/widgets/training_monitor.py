@@ -32,7 +32,7 @@ class TrainingMonitor(Pictured, VBox):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.losses: dict[str, list[float]] = {name: [] for name in ("train/loss_mean", *LEVEL_BINS)}
-        self.chart = Chart(8.0, 3.6, steady=False)
+        self.chart = Chart("training loss by noise level", 8.0, 3.6, steady=False)
         self.progress = IntProgress(layout={"width": "300px"})
         self.text = HTML("no training yet")
         self._drawn = 0.0  # until when no picture is due

@@ -36,7 +36,7 @@ def test_a_stored_output_has_the_live_widget_a_picture_and_a_text_without_identi
 
 
 def test_a_chart_shows_its_figure_and_keeps_the_picture_when_drawing_fails(recwarn):
-    chart = Chart(2, 1)
+    chart = Chart("a chart", 2, 1)
     with chart.redraw() as figure:
         figure.add_axes((0, 0, 1, 1), facecolor="black").set_axis_off()
         figure.set_facecolor("red")
@@ -50,7 +50,7 @@ def test_a_chart_shows_its_figure_and_keeps_the_picture_when_drawing_fails(recwa
 
 
 def test_axes_stay_where_they_were_first_put_and_labels_are_inside():
-    chart = Chart(3, 2)
+    chart = Chart("a chart", 3, 2)
     places = []
     for label in ("y", "a label of\ntwo lines"):
         with chart.redraw() as figure:
@@ -64,7 +64,7 @@ def test_axes_stay_where_they_were_first_put_and_labels_are_inside():
 
 
 def test_threads_take_turns():
-    chart = Chart(1, 1)
+    chart = Chart("a chart", 1, 1)
     inside, most = [], []
 
     def draw():
@@ -84,7 +84,7 @@ def test_threads_take_turns():
 
 
 def test_axes_make_room_for_labels_that_grow():
-    chart = Chart(3, 2, steady=False)
+    chart = Chart("a chart", 3, 2, steady=False)
     for label in ("y", "a label of\nthree\nlines"):
         with chart.redraw() as figure:
             figure.subplots().set_ylabel(label)
@@ -92,7 +92,7 @@ def test_axes_make_room_for_labels_that_grow():
 
 
 def test_a_quick_chart_shows_what_the_whole_figure_would():
-    chart = QuickChart(3, 2, lambda ax: ax.set(xlabel="x", ylim=(0, 4)))
+    chart = QuickChart("a chart", 3, 2, lambda ax: ax.set(xlabel="x", ylim=(0, 4)))
     draws = []
     whole = chart._canvas.draw
     chart._canvas.draw = lambda: draws.append(1) or whole()
@@ -127,7 +127,7 @@ def test_a_quick_chart_shows_what_the_whole_figure_would():
 
 def test_a_style_that_lays_figures_out_does_not_disturb_a_quick_chart(recwarn):
     with matplotlib.rc_context({"figure.constrained_layout.use": True}):
-        chart = QuickChart(3, 2, lambda ax: ax.set(xlabel="x"))
+        chart = QuickChart("a chart", 3, 2, lambda ax: ax.set(xlabel="x"))
         chart.draw(lambda ax: ax.plot([0, 1]), lambda ax: None)
     assert [str(warning.message) for warning in recwarn] == []
     assert tuple(chart.ax.get_position().bounds) == pytest.approx((0.19, 0.19, 0.77, 0.69))

@@ -419,7 +419,7 @@ def test_history_joins_the_moves_of_a_drag(tuner, by_hand):
 
 def test_presets_and_reset(tuner):
     start = tuner.setting
-    assert tuner.toolbar.presets.value == "presets …"
+    assert tuner.toolbar.presets.value == "choose …"
     tuner.preset("GenCast's")
     assert (tuner.setting.sampler, tuner.setting.S_churn, tuner.setting.S_noise) == ("dpmpp_2s", 2.5, 1.05)
     tuner.toolbar.presets.value = "guide's defaults"

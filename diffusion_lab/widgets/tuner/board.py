@@ -19,7 +19,7 @@ _COLUMNS = {"fair_crps": "fair CRPS", "rmse": "RMSE of mean", "spread_skill": "s
 
 def scoreboard(
     results: Mapping[str, Result],
-    reference: str | None,
+    reference: str,
     variable: str,
     lead: int,
     defaults: Mapping[str, Any],
@@ -35,11 +35,11 @@ def scoreboard(
         defaults: of the checkpoint; only what differs is told.
         units: of the variable.
     """
-    units = pretty_units(units)
+    units = pretty_units(units).replace(" ", "&nbsp;")
     heads = [f"{_COLUMNS['fair_crps']} [{units}]", f"{_COLUMNS['rmse']} [{units}]", _COLUMNS["spread_skill"]]
     titles = ["setting", "members", *heads, "calls", "seconds", "differs from the checkpoint's defaults by"]
     head = "".join(f"<th{' class=dl-what' if i == 7 else ''}>{title}</th>" for i, title in enumerate(titles))
-    base = results.get(reference) if reference else None
+    base = results.get(reference)
     rows = [
         _row(number, name, result, base if base is not result else None, variable, lead, defaults)
         for number, (name, result) in enumerate(results.items())

@@ -40,9 +40,11 @@ class Pictures(VBox):
             "spread": FieldCanvas("spread", cmap=SPREAD),
         }
         self.charts = {
-            "schedule": QuickChart(*_CHART, charts.dress_schedule),
-            "ranks": QuickChart(*_CHART, charts.dress_ranks),
-            "spectrum": QuickChart(*_CHART, charts.dress_spectrum),
+            "schedule": QuickChart("noise level at each solver step", *_CHART, charts.dress_schedule),
+            "ranks": QuickChart("rank histogram", *_CHART, charts.dress_ranks),
+            "spectrum": QuickChart(
+                "power of the members over that of the truth", *_CHART, charts.dress_spectrum
+            ),
         }
         for picture in (*self.canvases.values(), *self.pinned.values(), *self.charts.values()):
             picture.layout.width = "100%"
@@ -66,8 +68,7 @@ class Pictures(VBox):
         self._pins.layout.display = "none"
         super().__init__([choice, maps, self._pins, below])
         self.add_class("dl-pictures")
-        for name in self.charts:  # empty axes keep the place of what will be drawn
-            self._draw(name, lambda ax: None)
+        self.draw_scores({})  # empty axes keep the place
 
     @property
     def dark(self) -> bool:
@@ -97,7 +98,7 @@ class Pictures(VBox):
         title = f"{variable}: truth" if limits else f"{variable}: truth not in the store"
         self.canvases["truth"].put(place.raster(field), limits, title=title, units=units)
 
-    def show(self, result: Result, pins: Mapping[str, Result], beside: str | None) -> None:
+    def show(self, result: Result, pins: Mapping[str, Result], beside: str) -> None:
         """Draw the maps of a result and, below them, those of the pinned result named `beside`.
 
         While something is pinned, the first pin sets the colours of errors and spreads, so that maps compare.
@@ -115,7 +116,7 @@ class Pictures(VBox):
         )
         scale = colour_scale(next(iter(pins.values()), result), variable, lead)
         self._draw_ensemble(self.canvases, result, scale)
-        pin = pins.get(beside) if beside else None
+        pin = pins.get(beside)
         self._pins.layout.display = "none" if pin is None else ""
         if pin is not None and variable in pin.variables:
             self._draw_ensemble(self.pinned, pin, scale, f"{beside}: ")

@@ -23,7 +23,7 @@ from diffusion_lab.widgets.tuner.setting import Setting
 def still(
     schedules: Mapping[str, tuple[Setting, NDArray]],
     results: Mapping[str, Result],
-    beside: str | None,
+    beside: str,
     variable: str,
     lead: int,
     member: int,

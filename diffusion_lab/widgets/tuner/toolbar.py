@@ -44,10 +44,15 @@ class Toolbar(VBox):
         }
         self.buttons = {name: _button(name, tooltip, actions[name]) for name, tooltip in tooltips.items()}
         self.presets = Dropdown(
-            options=self._with_title(presets), tooltip="settings to start from", layout={"width": "160px"}
+            options=self._with_title(presets),
+            description="preset",
+            tooltip="settings to start from",
+            layout={"width": "210px"},
+            style={"description_width": "48px"},
         )
         self.reference = Dropdown(
             description="against",
+            options=[("–", "")],
             tooltip="the pinned setting to compare with",
             layout={"width": "110px"},
             style={"description_width": "50px"},
@@ -70,12 +75,12 @@ class Toolbar(VBox):
 
     @staticmethod
     def _with_title(presets: Iterable[str]) -> tuple[str, ...]:
-        """An empty menu that is filled later shows nothing, so the title comes first."""
-        return ("presets …", *presets)
+        """A first line for the menu to rest at."""
+        return ("choose …", *presets)
 
-    def pinned(self, letters: Iterable[str], chosen: str | None) -> None:
+    def pinned(self, letters: Iterable[str], chosen: str) -> None:
         """Put pinned settings into the menu of references."""
-        self.reference.options = list(letters)
+        self.reference.options = [(letter, letter) for letter in letters] or [("–", "")]
         self.reference.value = chosen
 
     def say(self, text: str, share: float | None = None) -> None:

@@ -173,7 +173,7 @@ class SamplerTuner(Pictured, VBox):
     def unpin(self) -> None:
         """Forget what is pinned."""
         self.pinned.clear()
-        self.toolbar.pinned([], None)
+        self.toolbar.pinned([], "")
         self._draw_all()
 
     def undo(self) -> None:
@@ -379,7 +379,7 @@ class SamplerTuner(Pictured, VBox):
     def _draw_result(self) -> None:
         if self._current is not None:
             self.pictures.show(self._current, self.pinned, self.toolbar.reference.value)
-            self.pictures.draw_scores(self._results())
+        self.pictures.draw_scores(self._results())
         self._draw_board()
 
     def _draw_all(self) -> None:
