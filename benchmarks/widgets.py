@@ -60,15 +60,14 @@ class Hand:
     """Moves a slider of the tuner to values it has not had."""
 
     def __init__(self, tuner: SamplerTuner) -> None:
-        self.slider = tuner.controls.widgets["sigma_max"]
-        values = [
-            value for _, value in self.slider.options if 20 < value < 200 and value != self.slider.value
-        ]
+        self.tuner = tuner
+        slider = tuner.controls.widgets["sigma_max"]
+        values = [value for value in slider.stops if 20 < value < 200 and value != slider.value]
         self.values = itertools.cycle(values)
 
     def __call__(self) -> None:
         """One move."""
-        self.slider.value = next(self.values)
+        self.tuner.set(sigma_max=next(self.values))
 
 
 def headless(tuner: SamplerTuner, repeats: int) -> Iterator[Row]:
@@ -149,7 +148,7 @@ def in_a_browser(checkpoint: str, device: str, compile: bool, repeats: int) -> I
         name = harness.write_notebook(folder / "notebooks", cell)
         page.goto(f"{address}/doc/tree/{name}?token={token}")
         driving.run_all_cells(page)
-        schedule = page.locator(".dl-tuner img.widget-image").first
+        schedule = page.locator(".dl-tuner img.dl-chart").first
         film = page.locator(".dl-field", has_text="D(y; σ").locator("canvas.dl-map")
         for what, limit, picture in [
             ("key → schedule on the screen", "100 ms", schedule),
@@ -171,9 +170,10 @@ def restless(tuner: SamplerTuner, moves: int) -> Iterator[tuple[str, str]]:
     def move(count: int) -> float:
         slowest, due = 0.0, time.perf_counter()
         for _ in range(count):
-            slider = tuner.controls.widgets[hand.choice(names)]
+            name = hand.choice(names)
+            value = hand.choice(tuner.controls.widgets[name].stops)
             began = time.perf_counter()
-            slider.value = hand.choice(slider.options)[1]
+            tuner.set(**{name: value})
             slowest = max(slowest, time.perf_counter() - began)
             due += 0.05
             time.sleep(max(0.0, due - time.perf_counter()))

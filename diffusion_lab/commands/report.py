@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from diffusion_lab.verification.tables import (
     shown_leads,
     three_digits,
 )
+
+Picture = tuple[str, Figure]
+"""What it shows, for those who cannot see it, and the figure."""
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -65,9 +69,9 @@ def save_report(
     names = [str(name) for name in forecast.data_vars]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
+        title=_without_folders(title),
         facts={
-            **(facts or {}),
+            **{name: _without_folders(fact) for name, fact in (facts or {}).items()},
             "Starts": " to ".join(dict.fromkeys(map(show_date, dates[[0, -1]]))),
             "Forecasts": ensemble_size(scores),
         },
@@ -75,9 +79,9 @@ def save_report(
         intervals=bool(np.isfinite(scores["fair_crps_interval"]).any()),
         events="brier_skill" in scores,
         table=[(name, _units(scores, name), list(_rows(scores, name))) for name in scores["variable"].values],
-        overview=[_embed(figure) for figure in _overview(scores)],
+        overview=[_embed(*picture) for picture in _overview(scores)],
         variables=[
-            (name, [_embed(figure) for figure in _of_variable(name, forecast, truth, scores, store, land)])
+            (name, [_embed(*picture) for picture in _of_variable(name, forecast, truth, scores, store, land)])
             for name in names
         ],
     )
@@ -110,7 +114,7 @@ def _units(scores: xr.Dataset, variable: str) -> str:
     return pretty_units(scores["units"].sel(variable=variable).item())
 
 
-def _overview(scores: xr.Dataset) -> Iterator[Figure]:
+def _overview(scores: xr.Dataset) -> Iterator[Picture]:
     """The pictures of all variables together."""
     height = 1.1 + 0.42 * scores.sizes["variable"]
     figure = Figure(figsize=(13, 2 * height), layout="constrained")
@@ -119,7 +123,8 @@ def _overview(scores: xr.Dataset) -> Iterator[Figure]:
         ax.remove()
     for ax, baseline in zip(axes.flat, names_of_baselines(scores), strict=False):
         plots.scorecard(ax, scores, baseline)
-    yield figure
+    baselines = ", ".join(name.replace("_", " ") for name in names_of_baselines(scores))
+    yield f"CRPS skill of all variables by lead time, against {baselines}", figure
     spectra = "power_ratio" in scores
     figure = Figure(figsize=(13 if spectra else 6.5, 3.8), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 1 + spectra))
@@ -129,7 +134,7 @@ def _overview(scores: xr.Dataset) -> Iterator[Figure]:
         last = scores["lead_time"].values[-1]
         plots.spectra_ratio(axes[1], scores, last)
         axes[1].set_title(f"spectra at {format_lead_time(last)}", fontsize="medium")
-    yield figure
+    yield f"spread-skill ratio of all variables by lead time{' and ratio of spectra' * spectra}", figure
 
 
 def _of_variable(
@@ -139,7 +144,7 @@ def _of_variable(
     scores: xr.Dataset,
     store: Store,
     land: np.ndarray | None,
-) -> Iterator[Figure]:
+) -> Iterator[Picture]:
     """The pictures of one variable."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -149,10 +154,12 @@ def _of_variable(
     plots.plume(axes[2], forecast[name].isel(start=0, cell=cell), truth[name].isel(start=0, cell=cell))
     for ax, title in zip(axes, ("fair CRPS", "RMSE and spread", _where(forecast, cell)), strict=True):
         ax.set_title(title, fontsize="medium")
-    yield figure
+    yield f"{name}: fair CRPS, RMSE and spread by lead time; {_where(forecast, cell)}", figure
     for lead in shown_leads(scores):
-        yield _calibration(name, scores, lead)
-        yield plots.forecast_panel(forecast, truth, name, lead_time=lead, land=land)
+        at = f"{name} at {format_lead_time(lead)}"
+        yield f"{at}: calibration of the ensemble", _calibration(name, scores, lead)
+        panel = plots.forecast_panel(forecast, truth, name, lead_time=lead, land=land)
+        yield f"{at}: maps of the truth and the ensemble", panel
 
 
 def _calibration(name: str, scores: xr.Dataset, lead: np.timedelta64) -> Figure:
@@ -172,11 +179,16 @@ def _calibration(name: str, scores: xr.Dataset, lead: np.timedelta64) -> Figure:
     return figure
 
 
-def _embed(figure: Figure) -> str:
-    """The picture as the address that holds it."""
+def _embed(alt: str, figure: Figure) -> tuple[str, str]:
+    """What the picture shows, and the address that holds it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return alt, f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _without_folders(text: str) -> str:
+    """Files of this machine by their names alone: the report is given to others."""
+    return re.sub(r"(?<![\w/:.])(?:~|[A-Za-z]:)?[/\\](?:[^/\\,]+[/\\])*", "", text)
 
 
 def _a_place(store: Store) -> tuple[float, float]:

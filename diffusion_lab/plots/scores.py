@@ -154,6 +154,8 @@ def spectra_ratio(ax: Axes, scores: xr.Dataset, lead_time: np.timedelta64) -> No
     for variable, colour in zip(chosen["variable"].values, _cycle(chosen.sizes["variable"]), strict=True):
         ratio = chosen["power_ratio"].sel(variable=variable)
         ax.plot(chosen["wavenumber"], ratio, color=colour, marker="o", markersize=3, label=str(variable))
+        beyond = chosen["wavenumber"][ratio.values > 2]  # the axis, which would hide them
+        ax.plot(beyond, np.full(len(beyond), 1.95), "^", color=colour, markersize=6)
     ax.set(xscale="log", ylim=(0, 2))
     _wavenumber_axis(ax)
     ax.set_ylabel("power of members / power of truth [–]")

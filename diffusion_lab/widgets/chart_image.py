@@ -13,7 +13,7 @@ import anywidget
 import numpy as np
 import PIL.Image
 import traitlets
-from ipywidgets import HTML
+from ipywidgets import HTML, DOMWidget
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -177,7 +177,7 @@ def turning(chart: Chart) -> HTML:
     return HTML(f"<style>{rule}</style>", layout={"display": "none"})
 
 
-class Pictured:
+class Pictured(DOMWidget):
     """Mixin of a widget: its picture and its `summary()` are stored with the cell's output.
 
     So an unrun notebook, GitHub and exported HTML show the picture, and nbval compares the text. Mix it in

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from ipywidgets import HBox
+from ipywidgets import HBox, Widget
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster, load_forecaster
+from diffusion_lab.inference.forecaster import ForecastModel
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.plots import field_map
@@ -31,6 +33,15 @@ TITLES = {
     "denoised": "denoised D(y; σ)",
     "error": "error D − clean",
 }
+
+
+class ProbedModel(ForecastModel, Protocol):
+    """What a probe asks of a network besides."""
+
+    sigma_data: float
+
+    def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
+        """What the network learns to denoise, of a normalised state and the last input state."""
 
 
 class DenoiserProbe(Panel):
@@ -53,10 +64,10 @@ class DenoiserProbe(Panel):
         self, checkpoint: str | Path | Forecaster = "example-tendency", data: Store | str | Path | None = None
     ) -> None:
         self.forecaster = checkpoint if isinstance(checkpoint, Forecaster) else load_forecaster(checkpoint)
-        model, variables = self.forecaster.model, self.forecaster.variables
+        model, variables = cast(ProbedModel, self.forecaster.model), self.forecaster.variables
         self.reader = self.forecaster.reader(data)
         store = self.reader.store
-        self.loss_function = MSELoss(area_weights(store.latitudes, store.longitudes))
+        self.loss_function = MSELoss(torch.as_tensor(area_weights(store.latitudes, store.longitudes)))
         self.objective = DiffusionObjective(sigma_data=model.sigma_data)
         self.levels = geometric(0.02, 100.0, 3)
         self.raster = Raster(store.latitudes, store.longitudes, store.field_shape)
@@ -66,7 +77,7 @@ class DenoiserProbe(Panel):
         dates = np.datetime_as_string(spread_out(starts, 74), unit="h").tolist()
         self.land = np.zeros(len(store.latitudes))
         if "lsm" in variables.forcing:
-            self.land = self.reader.forcings(starts[-1:])[0, :, variables.forcing.index("lsm")]
+            self.land = self.reader.forcings([starts[-1]])[0, :, variables.forcing.index("lsm")]
         for canvas in self.canvases.values():
             coastlines = self.raster.coastlines(self.land)
             canvas.place(self.raster.rows, self.raster.columns, coastlines, self.raster.stretch)
@@ -77,7 +88,7 @@ class DenoiserProbe(Panel):
         }
         super().__init__(controls, size=(6.4, 3.0))
         maps = HBox(list(self.canvases.values()), layout={"flex_flow": "row wrap", "grid_gap": "8px 16px"})
-        self.children = [*self.children, maps]
+        self.children: tuple[Widget, ...] = (*self.children, maps)
 
     def summary(self) -> str:
         """The date, the variable, the level and the loss."""
@@ -106,8 +117,9 @@ class DenoiserProbe(Panel):
         figure.suptitle(self.summary())
         return figure
 
-    def draw(self, figure: Figure, date: str, variable: str, sigma: float) -> None:
+    def draw(self, figure: Figure, **settings: Any) -> None:
         """Denoise, colour the maps and mark the level on the loss curve."""
+        date, variable, sigma = settings["date"], settings["variable"], settings["sigma"]
         if date != self._date:
             self._read(np.datetime64(date, "s"))
             self.losses = [self._denoise(level)[2] for level in self.levels]
@@ -124,7 +136,7 @@ class DenoiserProbe(Panel):
 
     def _read(self, date: np.datetime64) -> None:
         """Bind the denoiser to the past of a date; keep the target and one draw of noise."""
-        forecaster, model = self.forecaster, self.forecaster.model
+        forecaster, model = self.forecaster, cast(ProbedModel, self.forecaster.model)
         self.reader.store.index(date)  # where it is lacking, the error names the date, not an earlier input
         dataset = ForecastDataset(self.reader, np.array([date]), forecaster.step, model.multistep_input)
         x, state = (part[None, :, :1].to(forecaster.device) for part in dataset[0])

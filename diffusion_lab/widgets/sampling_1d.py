@@ -151,8 +151,8 @@ def _draw_ends(ax: Axes, ends: Tensor, target: GaussianMixture) -> None:
         w * np.exp(-(((x - m) / s) ** 2) / 2) / (s * np.sqrt(2 * np.pi))
         for w, m, s in zip(target.weights.tolist(), target.means.tolist(), target.stds.tolist(), strict=True)
     )
-    style = {"color": BLUE, "alpha": 0.5, "label": "samples"}
-    ax.hist(ends.numpy(), np.linspace(-3, 3, 61), density=True, orientation="horizontal", **style)
+    share, edges = np.histogram(ends.numpy(), np.linspace(-3, 3, 61), density=True)
+    ax.barh(edges[:-1], share, np.diff(edges), align="edge", color=BLUE, alpha=0.5, label="samples")
     ax.plot(density, x, color=BLACK, linewidth=1.5, label="target")
     tidy(ax)
     ax.set_xlabel("density [–]")

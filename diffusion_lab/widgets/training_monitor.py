@@ -87,7 +87,9 @@ class TrainingMonitor(Pictured, VBox):
         bins = {LEVEL_BINS[name]: values for name, values in self.losses.items() if name in LEVEL_BINS}
         ax = figure.subplots()
         training_curves(ax, self.steps, self.losses["train/loss_mean"], bins)
-        ax.get_legend().set(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # not on the curves
+        legend = ax.get_legend()
+        assert legend is not None
+        legend.set(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # not on the curves
 
 
 class _Follow(Callback):
@@ -98,7 +100,7 @@ class _Follow(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there will be something to show."""
-        if not any(isinstance(callback, NoiseLevelLoss) for callback in trainer.callbacks):
+        if not any(isinstance(callback, NoiseLevelLoss) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise ValueError(
                 "TrainingMonitor draws what NoiseLevelLoss logs: Trainer(callbacks=[NoiseLevelLoss(), "
                 "monitor.callback])"
@@ -109,7 +111,8 @@ class _Follow(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take what `NoiseLevelLoss`, earlier among the callbacks, has just logged."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        # Lightning gives its trainer this attribute, and the callbacks, outside the class.
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             logged = trainer.callback_metrics
             self.monitor.add(trainer.global_step, {name: float(value) for name, value in logged.items()})
 

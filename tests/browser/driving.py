@@ -41,16 +41,39 @@ def run_cell(page, source):
     )
 
 
+def ask(page, source):
+    """What Python prints in the notebook's kernel, after all that the page has sent so far."""
+    return page.evaluate(
+        f"""async source => {{
+            const future = {KERNEL}.requestExecute({{ code: source, store_history: false }});
+            let said = '';
+            future.onIOPub = message => {{
+                said += message.content.text ?? message.content.traceback?.join('\\n') ?? '';
+            }};
+            await future.done;
+            return said;
+        }}""",
+        source,
+    )
+
+
 def row(page, label):
-    """The slider with this label, its readout included."""
-    return page.locator(f'.widget-slider:has(.widget-label:text-is("{label}"))').first
+    """The slider with this label, its box included."""
+    return page.locator(f'.dl-slider:has(.dl-label:text-is("{label}"))').first
 
 
 def handle_of(page, label):
-    """The handle of a slider, in sight."""
-    handle = row(page, label).locator(".noUi-handle").first
+    """The track of a slider, in sight."""
+    handle = row(page, label).locator(".dl-track").first
     handle.scroll_into_view_if_needed()
     return handle
+
+
+def type_into(page, label, text):
+    """Type into the box beside a slider."""
+    box = row(page, label).locator(".dl-number")
+    box.fill(text)
+    box.press("Enter")
 
 
 def press(page, label, key, times=1):
@@ -62,8 +85,8 @@ def press(page, label, key, times=1):
 
 def drag(page, label, pixels, moves=10):
     """Drag the handle of a slider with the mouse, sideways."""
-    handle = handle_of(page, label)
-    box = handle.bounding_box()
+    handle_of(page, label)
+    box = row(page, label).locator(".dl-thumb").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
@@ -73,7 +96,7 @@ def drag(page, label, pixels, moves=10):
 
 def readout(page, label):
     """The value that is written beside the slider."""
-    return row(page, label).locator(".widget-readout").inner_text()
+    return row(page, label).locator(".dl-number").input_value()
 
 
 # The address of an image is another one with each new picture; a canvas is read.

@@ -7,12 +7,14 @@ nothing on the machine is read or changed.
 import contextlib
 import json
 import os
+import queue
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
@@ -143,3 +145,44 @@ def write_notebook(folder, *sources):
     cells = [new_code_cell(source.strip()) for source in sources]
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
     return name
+
+
+@contextlib.contextmanager
+def slow(address, seconds):
+    """The server at an address over a connection that takes so many seconds each way; yields its address."""
+    host, port = address.removeprefix("http://").split(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pass_on(source, target):
+        """What comes is sent on so much later, in order."""
+        waiting = queue.SimpleQueue()
+
+        def send():
+            with contextlib.suppress(OSError):
+                while (item := waiting.get())[1]:
+                    time.sleep(max(0.0, item[0] - time.monotonic()))
+                    target.sendall(item[1])
+                target.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=send, daemon=True).start()
+        data = b"begin"
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            waiting.put((time.monotonic() + seconds, data))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection((host, int(port)))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pass_on, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()

@@ -1,7 +1,5 @@
 """Widgets under a hand: the sampler tuner in JupyterLab and as the app, then the small ones."""
 
-import re
-
 import driving
 import pytest
 import yaml
@@ -27,12 +25,12 @@ monitor.end()
 
 
 def wait_for_status(page, text):
-    page.locator(".dl-tuner .dl-status", has_text=text).first.wait_for()
+    page.locator(".dl-tuner .dl-text", has_text=text).first.wait_for()
 
 
 def forget_status(page):
     """So that what is read from here on is new."""
-    page.locator(".dl-tuner .dl-status").first.evaluate("element => element.replaceChildren()")
+    page.locator(".dl-tuner .dl-text").first.evaluate("element => element.replaceChildren()")
 
 
 def settle(page, act):
@@ -43,7 +41,7 @@ def settle(page, act):
 
 
 def click(page, name):
-    page.get_by_role("button", name=re.compile(rf"\b{name}$")).click()  # an icon's glyph goes before
+    page.get_by_role("button", name=name, exact=True).click()
 
 
 def stop_what_runs(page):
@@ -61,13 +59,13 @@ def wait_for_rows(page, count):
 def the_tuner_answers(page, folder):
     """Drag, stop, undo, pin, export; everything is seen in the page."""
     wait_for_status(page, READY)
-    page.locator(".dl-tuner select:has(option:checked:text('presets'))").wait_for()
+    page.locator(".dl-tuner select:has(option:checked:text('choose'))").wait_for()
     settle(page, lambda: driving.press(page, "members", "Home"))
     settle(page, lambda: driving.press(page, "num_steps", "Home"))
     wait_for_rows(page, 1)
     mean = page.locator(".dl-field", has_text="mean of").locator("canvas.dl-map")
     truth = page.locator(".dl-field", has_text="truth").first.locator("canvas.dl-map")
-    schedule = page.locator("img.widget-image").first
+    schedule = page.locator("img.dl-chart").first
     before = [driving.look(picture) for picture in (mean, truth, schedule)]
     dragged_from = driving.readout(page, "sigma_max")
 
@@ -131,7 +129,7 @@ def widgets(open_notebook):
 @pytest.mark.parametrize(("name", "slider"), [("explorer", "rho"), ("sampling", "num_steps"), ("probe", "σ")])
 def test_a_key_on_a_slider_changes_the_chart(widgets, name, slider):
     page, outputs = widgets
-    chart = outputs[name].locator("img.widget-image")
+    chart = outputs[name].locator("img.dl-chart")
     chart.wait_for()
     for key in ("ArrowRight", "ArrowLeft"):
         before = driving.look(chart)
@@ -142,7 +140,7 @@ def test_a_key_on_a_slider_changes_the_chart(widgets, name, slider):
 
 def test_the_kernel_has_the_value_that_is_read(widgets):
     page, outputs = widgets
-    chart = outputs["explorer"].locator("img.widget-image")
+    chart = outputs["explorer"].locator("img.dl-chart")
     before = driving.look(chart)
     driving.press(outputs["explorer"], "sigma_max", "ArrowLeft")
     driving.wait_for_change(chart, before)

@@ -33,7 +33,8 @@ def report(toy_store, tmp_path_factory):
     forecast = by_lead_time(forecast)
     scores = score(forecast, toy_store)
     folder = tmp_path_factory.mktemp("report")
-    files = save_report(folder, forecast, scores, toy_store, title="A <test>", facts={"Checkpoint": "a & b"})
+    facts = {"Checkpoint": "a & b", "Truth": "/home/me/my stores/toy.zarr", "Run": "gs://all/of/it.zarr"}
+    files = save_report(folder, forecast, scores, toy_store, title="A <test>", facts=facts)
     return scores, files
 
 
@@ -67,6 +68,8 @@ def test_the_page_needs_nothing_but_itself(report):
     pictures = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(pictures) == 2 + 1 + 2 * 2  # overview; scores; calibration and maps at two lead times
     assert all(re.match("data:image/png;base64,iVBOR", picture) for picture in pictures)
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert len(set(alts)) == len(alts) and all(len(alt.split()) > 4 for alt in alts)
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert {f"#{attributes['id']}" for tag, attributes in page.tags if "id" in attributes} == set(links)
 
@@ -75,6 +78,8 @@ def test_the_page_shows_the_scores_and_what_was_done(report):
     text = report[1][1].read_text(encoding="utf-8")
     assert "<h1>A &lt;test&gt;</h1>" in text
     assert "<dt>Checkpoint</dt><dd>a &amp; b</dd>" in text
+    assert "<dd>toy.zarr</dd>" in text and "home" not in text  # a report is given to others
+    assert "<dd>gs://all/of/it.zarr</dd>" in text
     assert "<dt>Starts</dt><dd>2024-12-01T00:00 to 2025-01-10T00:00</dd>" in text
     cells = Page(text).cells
     row = cells[: len(cells) // 2 + 1]  # the variable's cell spans the rows of both lead times

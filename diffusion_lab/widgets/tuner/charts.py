@@ -97,14 +97,20 @@ def dress_spectrum(ax: Axes) -> None:
     """Axes of `spectrum`."""
     ax.set_title("power of the members / truth", fontsize=_SMALL + 0.5, y=1.0)
     ax.set_yscale("log")
-    ax.set_ylim(0.3, 3)
-    ax.set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
-    ax.minorticks_off()
+    _show_ratios(ax, 3.0)
     _dress(ax, "total wavenumber", "ratio [–]")
+
+
+def _show_ratios(ax: Axes, most: float) -> None:
+    ax.set_ylim(1 / most, most)
+    ticks = [0.5, 1, 2] if most == 3 else [2 / most, 1, most / 2]
+    ax.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 def spectrum(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) -> None:
     """Mean power of the members over that of the truth, by wavenumber: 1 where there is as much weather."""
+    furthest = 1.0
     for number, (name, result) in enumerate(results.items()):
         if lead > result.setting.steps:
             continue
@@ -117,6 +123,8 @@ def spectrum(ax: Axes, results: Mapping[str, Result], variable: str, lead: int) 
             wavenumbers, members / truth, color=colour(number), lw=1.4 if number == 0 else 0.9, label=name
         )
         ax.set_xlim(0, wavenumbers[-1] + 1)
+        furthest = max(furthest, float(np.nanmax(np.exp(np.abs(np.log(members / truth))), initial=1.0)))
+    _show_ratios(ax, next((most for most in (3, 10, 100, 1e4) if furthest < most), 1e8))
     ax.axhline(1, color="0.5", ls="--", lw=0.8)
     if len(results) > 1:
         _legend(ax)

@@ -75,7 +75,7 @@ class SamplerTuner(Pictured, VBox):
         self.error: Exception | None = None
         self._current: Result | None = None
         self._asked: tuple[Setting, int] | None = None
-        self.sampling = LatestOnly(
+        self.sampling: LatestOnly[tuple[Setting, int], Frame] = LatestOnly(
             lambda asked, check: self.session.run(asked[0], check, asked[1]),
             self._show_frame,
             self._fail,
