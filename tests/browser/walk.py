@@ -150,16 +150,16 @@ class Walk:
 
     def compare(self):
         """What Python says, once the page says the same; AssertionError if it does not within seconds."""
-        said = driving.ask(self.page, "told()")
-        try:
-            told = json.loads(said)
-        except ValueError:
-            raise AssertionError(f"after {self.done}: {said}") from None
-        for _ in range(50):
+        for _ in range(20):  # the page's moves come to Python by a way of their own, beside the question
+            said = driving.ask(self.page, "told()")
+            try:
+                told = json.loads(said)
+            except ValueError:
+                raise AssertionError(f"after {self.done}: {said}") from None
             differences = self.differences(told)
             if not differences:
                 return told
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(200)
         raise AssertionError(f"after {self.done}: {differences}")
 
     def differences(self, told):

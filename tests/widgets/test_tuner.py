@@ -373,6 +373,8 @@ def test_a_run_ends_when_no_page_shows_the_tuner(tuner, monkeypatch):
     assert tuner.result is None and not tuner.session._results
     tuner.set(num_steps=3, seed=7)
     assert not tuner.sampling.busy  # nobody looks
+    tuner.toolbar.status.views = 1
+    assert tuner.wait_idle(WAIT) and tuner.result is not None  # the page is back
 
 
 def test_churn_ends_where_it_saturates(tuner):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ipywidgets import Box, Dropdown, VBox
+from ipywidgets import HTML, Box, Dropdown, VBox
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ _CHART = 2.46, 2.3  # inches
 
 
 class Pictures(VBox):
-    """Maps, below them those of a pinned setting, charts, and the choice of variable, lead and member."""
+    """Scoreboard, the choice of what is shown, maps, below them those of a pinned setting, and charts."""
 
     def __init__(self) -> None:
         self.canvases = {
@@ -66,8 +66,9 @@ class Pictures(VBox):
         for grid in (maps, self._pins, below):
             grid.add_class("dl-maps")
         self._pins.layout.display = "none"
-        super().__init__([choice, maps, self._pins, below])
-        self.add_class("dl-pictures")
+        self.table = HTML()
+        super().__init__([self.table, choice, maps, self._pins, below])
+        self.add_class("dl-shown")
         self.draw_scores({})  # empty axes keep the place
 
     @property

@@ -50,6 +50,11 @@ class Place:
             self.spectrum = None
 
 
+def units_of(forecaster: Forecaster, variable: str) -> str:
+    """CF units of a variable."""
+    return next(known.units for known in forecaster.release.variables if known.name == variable)
+
+
 def truth_of(forecaster: Forecaster, store: Store, setting: Setting) -> NDArray[np.float32]:
     """What a store holds at the valid times of a setting: (lead, cell, variable), NaN where it ends."""
     reader = forecaster.reader(store)
@@ -102,7 +107,7 @@ class Result:
 
     def units(self, variable: str) -> str:
         """CF units of a variable."""
-        return next(v.units for v in self.forecaster.release.variables if v.name == variable)
+        return units_of(self.forecaster, variable)
 
     @cached_property
     def dataset(self) -> xr.Dataset:

@@ -140,12 +140,9 @@ class Session:
             self._results.move_to_end(key)
         return self._results.get(key)
 
-    def forget(self, but: Setting) -> None:
-        """Let go of all forecasts but that of one setting, and of forecasters that can be loaded again."""
-        kept = self.result(but)
+    def forget(self) -> None:
+        """Let go of all forecasts, and of forecasters that can be loaded again."""
         self._results.clear()
-        if kept is not None:
-            self._keep(kept)
         self._forecasters.clear()
         self._places.clear()
 

@@ -16,6 +16,8 @@ from diffusion_lab.samplers import SAMPLERS
 from diffusion_lab.sampling import PRESETS, SamplingSettings, options_of
 from diffusion_lab.schedules import SCHEDULES
 from diffusion_lab.spelling import nearest
+from diffusion_lab.stores.module import forecast_starts
+from diffusion_lab.stores.store import Store
 
 SCHEDULE_KEYS = ("schedule_type", "num_steps", "sigma_max", "sigma_min", "rho")
 SAMPLER_KEYS = ("sampler", "S_churn", "S_min", "S_max", "S_noise", "noise_correlation")
@@ -64,7 +66,7 @@ class Setting:
     noise_correlation: float = 0.0
 
     def changed(self, **values: Any) -> Setting:
-        """The setting with some values replaced.
+        """The setting with some values replaced: dates in any of numpy's spellings, names between spaces.
 
         Raises:
             KeyError: naming an unknown control and the nearest known one.
@@ -73,7 +75,17 @@ class Setting:
         for name in values:
             if name not in known:
                 raise KeyError(f"there is no control {name!r}{nearest(name, known)}")
+        if "date" in values:
+            values["date"] = str(np.datetime64(values["date"], "h"))
+        if "checkpoint" in values:
+            values["checkpoint"] = str(values["checkpoint"]).strip()
         return replace(self, **values)
+
+    def summary(self) -> str:
+        """The forecast and its sampling, in a line."""
+        groups = (self.predict_kwargs[key] for key in ("sampler_params", "noise_scheduler_params"))
+        options = ", ".join(f"{name}={value!r}" for group in groups for name, value in group.items())
+        return f"{Path(self.checkpoint).stem}, {self.date}, {self.steps} × {self.members} members: {options}"
 
     @property
     def predict_kwargs(self) -> dict[str, dict[str, Any]]:
@@ -114,6 +126,12 @@ class Setting:
             raise ValueError(
                 f"need 0 ≤ S_churn, S_noise and S_min ≤ S_max, got {self.S_min = }, {self.S_max = }"
             )
+
+
+def date_to_begin_with(forecaster: Forecaster, store: Store) -> str:
+    """A start three quarters of the way through the store."""
+    dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, None)
+    return str(dates[len(dates) * 3 // 4].astype("datetime64[h]"))
 
 
 def defaults_of(forecaster: Forecaster) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ipywidgets import Button, Dropdown, HBox, VBox
@@ -14,7 +14,7 @@ class Toolbar(VBox):
     """Buttons, the menus of presets and of pinned settings, progress and status.
 
     Args:
-        actions: what the buttons do, by the keys of `buttons`.
+        actions: what the buttons do, in their order.
         presets: names of presets.
         choose: called with the name of the chosen preset.
         compare: called when another pinned setting is chosen as the reference.
@@ -28,7 +28,7 @@ class Toolbar(VBox):
 
     def __init__(
         self,
-        actions: dict[str, Callable[[], Any]],
+        actions: Sequence[Callable[[], Any]],
         presets: Iterable[str],
         choose: Callable[[str], Any],
         compare: Callable[[], Any],
@@ -42,7 +42,10 @@ class Toolbar(VBox):
             "unpin": "forget what is pinned",
             "export": "write YAML, Python and netCDF files",
         }
-        self.buttons = {name: _button(name, tooltip, actions[name]) for name, tooltip in tooltips.items()}
+        self.buttons = {
+            name: _button(name, tooltip, act)
+            for (name, tooltip), act in zip(tooltips.items(), actions, strict=True)
+        }
         self.presets = Dropdown(
             options=self._with_title(presets),
             description="preset",

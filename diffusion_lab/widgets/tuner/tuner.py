@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from ipywidgets import HTML, Box, VBox
+from ipywidgets import Box, VBox
 from matplotlib.figure import Figure
 
 from diffusion_lab.assets import checkpoints
-from diffusion_lab.config import nearest
 from diffusion_lab.inference import Forecaster
-from diffusion_lab.stores.module import forecast_starts
+from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.store import Store
 from diffusion_lab.widgets.chart_image import Pictured
 from diffusion_lab.widgets.tuner import board
@@ -23,9 +22,9 @@ from diffusion_lab.widgets.tuner.controls import Controls
 from diffusion_lab.widgets.tuner.export import export
 from diffusion_lab.widgets.tuner.history import History
 from diffusion_lab.widgets.tuner.pictures import Pictures
-from diffusion_lab.widgets.tuner.result import Result
+from diffusion_lab.widgets.tuner.result import Result, units_of
 from diffusion_lab.widgets.tuner.session import Frame, Session
-from diffusion_lab.widgets.tuner.setting import Setting, defaults_of, presets_of
+from diffusion_lab.widgets.tuner.setting import Setting, date_to_begin_with, defaults_of, presets_of
 from diffusion_lab.widgets.tuner.still import still
 from diffusion_lab.widgets.tuner.toolbar import Toolbar
 from diffusion_lab.widgets.worker import LatestOnly
@@ -67,9 +66,10 @@ class SamplerTuner(Pictured, VBox):
         if isinstance(checkpoint, Forecaster):
             checkpoint, device = self.session.adopt(checkpoint)
         forecaster = self.session.forecaster(str(checkpoint), device)
-        first = Setting(str(checkpoint), device, self._a_date(forecaster), **defaults_of(forecaster))
+        date = date_to_begin_with(forecaster, self.session.store(forecaster))
+        first = Setting(str(checkpoint), device, date, **defaults_of(forecaster))
         view = {name: settings.pop(name) for name in _VIEW if name in settings}
-        first = self._checked(first.changed(**_spelled(settings)))
+        first = self._checked(first.changed(**settings))
         self.history = History(first)
         self.pinned: dict[str, Result] = {}
         self.error: Exception | None = None
@@ -82,10 +82,14 @@ class SamplerTuner(Pictured, VBox):
             self._say_stopped,
             vital=lambda frame: frame.result is not None,
         )
-        self.drawing = LatestOnly(self._draw_schedule, lambda nothing: None, self._fail)
+        self.drawing: LatestOnly[Setting, Setting] = LatestOnly(
+            lambda setting, check: iter([setting]),
+            lambda setting: self.pictures.draw_schedule(self._schedules()),
+            self._fail,
+        )
         self.controls, self.pictures = Controls(self._moved), Pictures()
-        self.toolbar = self._bar()
-        super().__init__([self.toolbar, self._body()])
+        self.table, self.toolbar = self.pictures.table, self._bar()
+        super().__init__([self.toolbar, Box([self.controls, self.pictures])])
         self.add_class("dl-tuner")
         self._connect()
         self._show_setting()
@@ -109,7 +113,7 @@ class SamplerTuner(Pictured, VBox):
             ValueError: a value out of range; the setting stays as it was.
         """
         view = {name: values.pop(name) for name in _VIEW if name in values}
-        self._go(self.setting.changed(**_spelled(values)))
+        self._go(self.setting.changed(**values))
         for name, value in view.items():
             self._view(name, value)
         return self
@@ -143,7 +147,7 @@ class SamplerTuner(Pictured, VBox):
 
     @property
     def result(self) -> xr.Dataset | None:
-        """The forecast of the present setting, as `Forecaster.forecast` gives it; None until it is ready."""
+        """The present setting's, as of `Forecaster.forecast`; None until `run`, or a page, has made it."""
         result = self.session.result(self.setting)
         return None if result is None else result.dataset
 
@@ -162,9 +166,9 @@ class SamplerTuner(Pictured, VBox):
         result = self.session.result(self.setting)
         if result is None:
             raise ValueError("there is nothing to pin before the forecast is ready")
-        letter = next((chr(65 + i) for i in range(26) if chr(65 + i) not in self.pinned), None)
-        if letter is None:
+        if len(self.pinned) == 26:
             raise ValueError("26 settings are pinned, all letters; unpin them first")
+        letter = chr(65 + len(self.pinned))
         self.pinned[letter] = result
         self.toolbar.pinned(self.pinned, letter)
         self._draw_all()
@@ -179,14 +183,12 @@ class SamplerTuner(Pictured, VBox):
     def undo(self) -> None:
         """Go back to the setting before."""
         self.history.undo()
-        self._show_setting()
-        self._sample_if_live()
+        self._arrive()
 
     def redo(self) -> None:
         """Take the last `undo` back."""
         self.history.redo()
-        self._show_setting()
-        self._sample_if_live()
+        self._arrive()
 
     def reset(self) -> None:
         """Go to the checkpoint's defaults."""
@@ -216,40 +218,18 @@ class SamplerTuner(Pictured, VBox):
 
     def summary(self) -> str:
         """The setting, in a line."""
-        setting = self.setting
-        groups = (setting.predict_kwargs[key] for key in ("sampler_params", "noise_scheduler_params"))
-        options = ", ".join(f"{name}={value!r}" for group in groups for name, value in group.items())
-        where = (
-            f"{Path(setting.checkpoint).stem}, {setting.date}, {setting.steps} × {setting.members} members"
-        )
-        return f"SamplerTuner({where}: {options})"
+        return f"SamplerTuner({self.setting.summary()})"
 
     # What the page looks like.
 
     def _bar(self) -> Toolbar:
-        actions = {
-            "stop": self.stop,
-            "undo": self.undo,
-            "redo": self.redo,
-            "reset": self.reset,
-            "pin": self.pin,
-            "unpin": self.unpin,
-            "export": self._export_and_say,
-        }
+        acts = [self.stop, self.undo, self.redo, self.reset, self.pin, self.unpin, self._export_and_say]
         return Toolbar(
-            {name: partial(self._guard, act) for name, act in actions.items()},
+            [partial(self._guard, act) for act in acts],
             presets_of(self.setting.checkpoint, self._forecaster),
             lambda name: self._guard(lambda: self.preset(name)),
             lambda: self._guard(self._draw_result),
         )
-
-    def _body(self) -> Box:
-        self.table = HTML()
-        shown = VBox([self.table, self.pictures])
-        shown.add_class("dl-shown")
-        body = Box([self.controls, shown])
-        body.add_class("dl-body")
-        return body
 
     def _connect(self) -> None:
         for name in _VIEW:
@@ -270,11 +250,6 @@ class SamplerTuner(Pictured, VBox):
     def _forecaster(self) -> Forecaster:
         return self.session.forecaster(self.setting.checkpoint, self.setting.device)
 
-    def _a_date(self, forecaster: Forecaster) -> str:
-        store = self.session.store(forecaster)
-        dates = forecast_starts(store, forecaster.step, forecaster.model.multistep_input, None)
-        return str(dates[len(dates) * 3 // 4].astype("datetime64[h]"))
-
     def _guard(self, action: Callable[[], Any]) -> None:
         """Do what a hand asked for; what is refused is told, and the controls go back to what runs."""
         try:
@@ -284,14 +259,18 @@ class SamplerTuner(Pictured, VBox):
             self.toolbar.status.fault = board.fault(error)
 
     def _moved(self, values: dict[str, Any], moving: bool) -> None:
-        self._guard(lambda: self._go(self.setting.changed(**_spelled(values)), True, moving))
+        self._guard(lambda: self._go(self.setting.changed(**values), True, moving))
 
     def _go(self, setting: Setting, by_hand: bool = False, moving: bool = False) -> None:
-        self._checked(setting)
+        self.history.go(self._checked(setting), by_hand)
+        self._arrive(moving)
+
+    def _arrive(self, moving: bool = False) -> None:
+        """Show where the history stands, and sample it if anybody looks."""
         self.toolbar.status.fault = ""
-        self.history.go(setting, by_hand)
         self._show_setting()
-        self._sample_if_live(moving)
+        if self._asked is not None:
+            self._sample(moving)
 
     def _checked(self, setting: Setting) -> Setting:
         """The setting, if it can be sampled; errors as `set`."""
@@ -303,10 +282,6 @@ class SamplerTuner(Pictured, VBox):
         setting.check(forecaster)
         self.session.store(forecaster).index(np.datetime64(setting.date, "s"))
         return setting
-
-    def _sample_if_live(self, moving: bool = False) -> None:
-        if self._asked is not None:
-            self._sample(moving)
 
     def _sample(self, moving: bool = False) -> None:
         self.error, self._asked = None, (self.setting, self.pictures.member.value)
@@ -322,10 +297,12 @@ class SamplerTuner(Pictured, VBox):
 
     def _left(self, views: int) -> None:
         """End the run and free memory once no page shows the tuner, as when its cell runs again."""
-        if not views:
+        if views and self._asked is None:
+            self._sample()
+        elif not views:
             self.sampling.cancel()
-            self._asked = None
-            self.session.forget(but=self.setting)
+            self._asked = self._current = None
+            self.session.forget()
 
     def _show_setting(self) -> None:
         forecaster = self._forecaster
@@ -340,18 +317,12 @@ class SamplerTuner(Pictured, VBox):
             self._draw_board()
 
     def _schedules(self) -> dict[str, tuple[Setting, np.ndarray]]:
-        settings = {"now": self.setting, **{name: pin.setting for name, pin in self.pinned.items()}}
-        schedules = {}
-        for name, setting in settings.items():
-            forecaster = self.session.forecaster(setting.checkpoint, setting.device)
-            levels = setting.sampling(forecaster).sigmas().numpy()
-            schedules[name] = (setting, levels)
-        return schedules
-
-    def _draw_schedule(self, setting: Setting, check: Callable[[], None]) -> Any:
-        del setting, check
-        self.pictures.draw_schedule(self._schedules())
-        return iter(())
+        forecasters = {"now": (self.setting, self._forecaster)}
+        forecasters |= {name: (pin.setting, pin.forecaster) for name, pin in self.pinned.items()}
+        return {
+            name: (setting, setting.sampling(forecaster).sigmas().numpy())
+            for name, (setting, forecaster) in forecasters.items()
+        }
 
     def _show_frame(self, frame: Frame) -> None:
         """On the sampling thread: what is new of a run."""
@@ -359,7 +330,7 @@ class SamplerTuner(Pictured, VBox):
         if frame.denoised is not None:
             forecaster = self.session.forecaster(setting.checkpoint, setting.device)
             variables, place = forecaster.variables.output, self.session.place(setting)
-            units = self._units(forecaster)
+            units = units_of(forecaster, self.pictures.variable.value)
             self.toolbar.say(board.progress(frame), frame.share)
             self.pictures.show_truth(frame.truth, place, variables, units)
             self.pictures.show_frame(frame, place, variables, units)
@@ -371,10 +342,6 @@ class SamplerTuner(Pictured, VBox):
             self.pictures.rest(frame.result)
             calls = "network calls" if frame.seconds else "calls a trajectory (kept)"
             self.toolbar.say(f"ready: {frame.calls} {calls}, {frame.result.seconds:.1f} s", 1.0)
-
-    def _units(self, forecaster: Forecaster) -> str:
-        shown = self.pictures.variable.value
-        return next(variable.units for variable in forecaster.release.variables if variable.name == shown)
 
     def _draw_result(self) -> None:
         if self._current is not None:
@@ -400,7 +367,7 @@ class SamplerTuner(Pictured, VBox):
     def _draw_board(self) -> None:
         view = self.pictures.variable.value, self.pictures.lead.value
         against, defaults = self.toolbar.reference.value, defaults_of(self._forecaster)
-        units = self._units(self._forecaster)
+        units = units_of(self._forecaster, view[0])
         self.table.value = board.scoreboard(self._results(), against, *view, defaults, units)
 
     def _show_film(self) -> None:
@@ -435,12 +402,3 @@ class SamplerTuner(Pictured, VBox):
         if self._current is not None and not self._is_current():
             self.pictures.mark_as_old()
             self._draw_board()
-
-
-def _spelled(values: dict[str, Any]) -> dict[str, Any]:
-    """Dates in any of numpy's spellings, and checkpoints between spaces, as the controls spell them."""
-    if "date" in values:
-        values = values | {"date": str(np.datetime64(values["date"], "h"))}
-    if "checkpoint" in values:
-        values = values | {"checkpoint": str(values["checkpoint"]).strip()}
-    return values
