@@ -277,8 +277,8 @@ class SamplerTuner(Pictured, VBox):
         try:
             forecaster = self.session.forecaster(setting.checkpoint, setting.device)
         except FileNotFoundError:
-            hint = nearest(setting.checkpoint, checkpoints())
-            raise FileNotFoundError(f"there is no checkpoint {setting.checkpoint!r}{hint}") from None
+            name, known = setting.checkpoint, checkpoints()
+            raise FileNotFoundError(f"there is no checkpoint {name!r}{nearest(name, known)}") from None
         setting.check(forecaster)
         self.session.store(forecaster).index(np.datetime64(setting.date, "s"))
         return setting
@@ -317,12 +317,9 @@ class SamplerTuner(Pictured, VBox):
             self._draw_board()
 
     def _schedules(self) -> dict[str, tuple[Setting, np.ndarray]]:
-        forecasters = {"now": (self.setting, self._forecaster)}
-        forecasters |= {name: (pin.setting, pin.forecaster) for name, pin in self.pinned.items()}
-        return {
-            name: (setting, setting.sampling(forecaster).sigmas().numpy())
-            for name, (setting, forecaster) in forecasters.items()
-        }
+        shown = [("now", self.setting, self._forecaster)]
+        shown += [(name, pin.setting, pin.forecaster) for name, pin in self.pinned.items()]
+        return {name: (setting, setting.sampling(by).sigmas().numpy()) for name, setting, by in shown}
 
     def _show_frame(self, frame: Frame) -> None:
         """On the sampling thread: what is new of a run."""
@@ -384,8 +381,7 @@ class SamplerTuner(Pictured, VBox):
 
     def _export_and_say(self) -> None:
         files = self.export()
-        names = ", ".join(path.name for path in files)
-        self.toolbar.say(f"wrote {names} to {files[0].parent.resolve()}")
+        self.toolbar.say(f"wrote {', '.join(file.name for file in files)} to {files[0].parent.resolve()}")
 
     def _fail(self, error: Exception) -> None:
         self.error = error
