@@ -48,9 +48,16 @@ def open_notebook(lab, chromium):
 
 
 @pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of the tuner as an app, with its token, and a function for the ids of its kernels."""
+    with harness.running_app(tmp_path_factory.mktemp("app")) as (address, kernels):
+        yield address, kernels
+
+
+@pytest.fixture(scope="module")
 def app(chromium, tmp_path_factory):
     """The page of the tuner as an app, and the folder where its command was given."""
     folder = tmp_path_factory.mktemp("app")
-    with harness.running_app(folder) as address, harness.new_page(chromium) as page:
+    with harness.running_app(folder) as (address, _), harness.new_page(chromium) as page:
         page.goto(address)
         yield page, folder

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import secrets
 import shutil
 import signal
@@ -111,10 +112,25 @@ def running_lab(folder):
 
 @contextlib.contextmanager
 def running_app(folder):
-    """The tuner as an app, its command given in `folder`; yields its address."""
+    """The tuner as an app, its command given in `folder`.
+
+    Yields its address, with the token that it made, and a function for the ids of the kernels that run.
+    """
     port = free_port()
     with serving(["--tuner", "--", "--Voila.ip=127.0.0.1"], folder, port):
-        yield f"http://127.0.0.1:{port}"
+        log = folder / "private" / "log"
+        deadline = time.monotonic() + PATIENCE
+        while not (address := re.search(r"http://127.0.0.1:\d+/\?token=\w+", log.read_text())):
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            time.sleep(0.1)
+
+        def kernels():
+            text = log.read_text()
+            return set(re.findall(r"Kernel started: (\S+)", text)) - set(
+                re.findall(r"Kernel shutdown: (\S+)", text)
+            )
+
+        yield address[0], kernels
 
 
 @contextlib.contextmanager

@@ -1,7 +1,13 @@
 """Widgets under a hand: the sampler tuner in JupyterLab and as the app, then the small ones."""
 
+import time
+import urllib.parse
+import urllib.request
+
 import driving
+import harness
 import pytest
+import walk
 import yaml
 
 READY = "ready"
@@ -115,6 +121,104 @@ def test_in_jupyterlab(open_notebook, lab):
 def test_as_an_app(app):
     page, folder = app
     the_tuner_answers(page, folder)
+    every_control_has_a_name(page)
+
+
+def every_control_has_a_name(page):
+    """In the accessibility tree, where a slider's value is the number and not its slot."""
+    session = page.context.new_cdp_session(page)
+    controls, sliders = [], {}
+    for node in session.send("Accessibility.getFullAXTree")["nodes"]:
+        role, name = (node.get(key, {}).get("value") for key in ("role", "name"))
+        if role in ("slider", "button", "combobox", "textbox", "progressbar", "image"):
+            controls.append((role, name))
+        if role == "slider":
+            sliders[name] = node["value"]["value"]
+    assert len(controls) > 40 and all(name for _, name in controls)
+    for name in ("sigma_max", "num_steps", "members"):
+        assert sliders[name] == float(driving.readout(page, name))
+    assert ("textbox", "start") in controls and "start" not in sliders  # a date is no number
+    assert page.locator(":visible[title=null]").count() == 0
+
+
+def test_what_the_page_says_is_what_runs(open_notebook):
+    hand = walk.Walk(open_notebook(*walk.CELLS), seed=3)
+    for _ in range(12):
+        hand.step()
+    page = hand.page
+    # The range of S_churn shrinks below its value, which only a hand or Python may move.
+    page.locator(".dl-sampler select").select_option("heun")
+    driving.type_into(page, "num_steps", "5")
+    driving.press(page, "S_churn", "End")
+    assert driving.readout(page, "S_churn") == "2.0711"
+    driving.press(page, "num_steps", "ArrowLeft")
+    told = hand.compare()
+    assert (told["setting"]["num_steps"], told["setting"]["S_churn"]) == ("4", "2.0711")
+    for text in ("150", "abc", "", "2000"):
+        driving.type_into(page, "sigma_max", text)
+        assert float(driving.readout(page, "sigma_max")) == 150.0
+    assert "not a number from 1 to 1000" in driving.row(page, "sigma_max").inner_text()
+    driving.type_into(page, "seed", "1e9")
+    driving.type_into(page, "seed", "7.5")
+    told = hand.compare()
+    assert (told["setting"]["sigma_max"], told["setting"]["seed"]) == ("150.0", "1000000000")
+    assert page.errors == []
+
+
+def test_a_cell_that_runs_again_ends_its_old_run(open_notebook):
+    page = open_notebook(walk.CELLS[0].replace("num_steps=3", "num_steps=100"))
+    driving.ask(page, "old = tuner; old.set(members=50)")
+    assert driving.ask(page, "print(old.sampling.busy)") == "True\n"
+    walk.Walk(page).run_again()
+    driving.ask(page, "tuner.stop()")
+    for _ in range(100):
+        page.wait_for_timeout(100)
+        if driving.ask(page, "print(old.sampling.busy, old is tuner)") == "False False\n":
+            break
+    else:
+        raise AssertionError("the old run goes on")
+
+
+@pytest.mark.parametrize("leave", ["close", "reload"])
+def test_a_kernel_ends_with_its_page(served, chromium, leave):
+    address, kernels = served
+    with harness.new_page(chromium) as page:
+        page.goto(address)
+        page.locator(".dl-tuner").first.wait_for()
+        before = kernels()
+        assert len(before) == 1
+        if leave == "reload":
+            page.reload(wait_until="commit")
+        else:
+            page.close(run_before_unload=True)
+        deadline = time.monotonic() + 60  # 10 s where nothing else computes
+        while before & kernels() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not before & kernels()
+        if leave == "reload":
+            page.locator(".dl-tuner").first.wait_for()
+            page.close(run_before_unload=True)
+    while kernels() and time.monotonic() < deadline + 60:
+        time.sleep(0.2)
+
+
+def test_only_who_has_the_token_gets_in(served):
+    address, kernels = served
+    with urllib.request.urlopen(address.partition("?")[0]) as answer:
+        assert "/login" in answer.url and b"tuner" not in answer.read().lower()
+    assert not kernels()
+
+
+def test_no_other_host_is_asked(served, chromium):
+    address, _ = served
+    with harness.new_page(chromium) as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        page.locator(".dl-tuner").first.wait_for()
+        hosts = {urllib.parse.urlsplit(url).hostname for url in asked if url.startswith(("http", "ws"))}
+        assert hosts == {"127.0.0.1"} and page.errors == []
+        page.close(run_before_unload=True)
 
 
 @pytest.fixture(scope="module")
