@@ -149,6 +149,7 @@ def test_what_the_page_says_is_what_runs(open_notebook):
     # The range of S_churn shrinks below its value, which only a hand or Python may move.
     page.locator(".dl-sampler select").select_option("heun")
     driving.type_into(page, "num_steps", "5")
+    hand.compare()
     driving.press(page, "S_churn", "End")
     assert driving.readout(page, "S_churn") == "2.0711"
     driving.press(page, "num_steps", "ArrowLeft")
