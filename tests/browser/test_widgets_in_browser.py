@@ -136,7 +136,7 @@ def every_control_has_a_name(page):
             sliders[name] = node["value"]["value"]
     assert len(controls) > 40 and all(name for _, name in controls)
     for name in ("sigma_max", "num_steps", "members"):
-        assert sliders[name] == float(driving.readout(page, name))
+        assert sliders[name] == pytest.approx(float(driving.readout(page, name)), rel=1e-6)
     assert ("textbox", "start") in controls and "start" not in sliders  # a date is no number
     assert page.locator(":visible[title=null]").count() == 0
 
