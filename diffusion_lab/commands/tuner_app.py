@@ -9,7 +9,6 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from jupyter_server.base.handlers import JupyterHandler
 from traitlets.config import Config
 from voila.app import Voila
 
@@ -41,6 +40,6 @@ class TunerApp(Voila):
         threading.Thread(target=opened, args=(Path(path).as_uri(), self.webbrowser_open_new)).start()
 
 
-def _give_xsrf_cookie(handler: JupyterHandler, **notebook: Any) -> None:
+def _give_xsrf_cookie(handler: Any, **notebook: Any) -> None:
     """Set the cookie without which the page may not end its kernel when it closes."""
     _ = handler.xsrf_token

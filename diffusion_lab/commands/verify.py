@@ -103,7 +103,7 @@ def _verify_checkpoint(
     )
     facts = {
         "Checkpoint": checkpoint,
-        "Starts": " to ".join(str(date.astype("datetime64[D]")) for date in window),
+        "Starts": " to ".join(dict.fromkeys(str(np.datetime64(starts[i], "D")) for i in (0, -1))),
         "Forecast step": lead_name(forecaster.step),
         **{
             group.replace("_", " ").capitalize(): ", ".join(f"{key} {value}" for key, value in values.items())

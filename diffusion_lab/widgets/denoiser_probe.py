@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_lab.graphs import area_weights
 from diffusion_lab.inference import Forecaster, load_forecaster
-from diffusion_lab.inference.forecaster import ForecastModel
+from diffusion_lab.inference.trained import ForecastModel
 from diffusion_lab.noise import MemberNoise
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.plots import field_map
