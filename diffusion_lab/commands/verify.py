@@ -90,10 +90,11 @@ def _verify_checkpoint(
     store = forecaster.reader(request.data).store
     steps = steps_of(forecaster, request.lead_time)
     window = evaluation_window(forecaster, request.start, request.end)
+    starts = _starts(forecaster, store, steps, request, window)
     settings = forecaster.settings.override(**request.overrides)
     forecast, scores = run_protocol(
         forecaster,
-        _starts(forecaster, store, steps, request, window),
+        starts,
         steps,
         request.members,
         seed=request.seed,
