@@ -38,8 +38,6 @@ TITLES = {
 class ProbedModel(ForecastModel, Protocol):
     """What a probe asks of a network besides."""
 
-    sigma_data: float
-
     def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
         """What the network learns to denoise, of a normalised state and the last input state."""
 
@@ -68,7 +66,8 @@ class DenoiserProbe(Panel):
         self.reader = self.forecaster.reader(data)
         store = self.reader.store
         self.loss_function = MSELoss(torch.as_tensor(area_weights(store.latitudes, store.longitudes)))
-        self.objective = DiffusionObjective(sigma_data=model.sigma_data)
+        described = getattr(model, "architecture", model)  # Anemoi's networks have it themselves
+        self.objective = DiffusionObjective(sigma_data=described.sigma_data)
         self.levels = geometric(0.02, 100.0, 3)
         self.raster = Raster(store.latitudes, store.longitudes, store.field_shape)
         self.canvases = {key: FieldCanvas(title, cmap=DIFFERENCE) for key, title in TITLES.items()}
