@@ -66,7 +66,7 @@ class DenoiserProbe(Panel):
         self.reader = self.forecaster.reader(data)
         store = self.reader.store
         self.loss_function = MSELoss(torch.as_tensor(area_weights(store.latitudes, store.longitudes)))
-        described = getattr(model, "architecture", model)  # Anemoi's networks have it themselves
+        described: Any = getattr(model, "architecture", model)  # Anemoi's networks have it themselves
         self.objective = DiffusionObjective(sigma_data=described.sigma_data)
         self.levels = geometric(0.02, 100.0, 3)
         self.raster = Raster(store.latitudes, store.longitudes, store.field_shape)
