@@ -44,6 +44,7 @@ ROOMS = [
     "denoisers",
     "samplers",
     "analytic",
+    "guidance",
     "objectives",
     "graphs",
     "models",

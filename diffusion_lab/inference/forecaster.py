@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from diffusion_lab.assets import checkpoints
 from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.guidance import MMPS
+from diffusion_lab.inference.observing import Assimilation, Method, ObservationTable
 from diffusion_lab.inference.rollout import Rollout, default_members_per_call
 from diffusion_lab.inference.trained import TrainedModel
 from diffusion_lab.noise import MemberNoise
@@ -98,6 +101,53 @@ class Forecaster(TrainedModel):
         """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
         return self.rollout(date, steps, members, seed, settings, data, members_per_call).dataset()
+
+    def analyse(
+        self,
+        date: str | np.datetime64,
+        observations: ObservationTable,
+        steps: int = 1,
+        members: int | Sequence[int] = 16,
+        seed: int = 0,
+        settings: SamplingSettings | None = None,
+        data: Store | str | Path | None = None,
+        method: Method = MMPS,
+        *,
+        members_per_call: int | None = None,
+    ) -> xr.Dataset:
+        """Forecast an ensemble step by step, and draw each step from its posterior given observations.
+
+        With one step this is an analysis one step after `date`. With several it is a cycle: each step starts
+        from the analyses of the step before.
+
+        Args:
+            date: as `forecast`.
+            observations: see `read_observations`; each must be at the valid time of one of the steps.
+            steps: as `forecast`.
+            members: likewise.
+            seed: likewise.
+            settings: how to sample; None for the checkpoint's defaults.
+            data: as `forecast`.
+            method: makes the guided denoiser, such as `guidance.MMPS` or `guidance.DPS`.
+            members_per_call: as `forecast`.
+
+        Returns:
+            As `forecast`.
+
+        Raises:
+            KeyError: as `forecast`.
+            ValueError: as `forecast`; or an observation is at another time, of another variable, or outside
+                the grid.
+        """
+        rollout = self.rollout(date, steps, members, seed, settings, data, members_per_call)
+        valid = rollout.date + np.arange(1, steps + 1) * self.step
+        if len(off := observations.select(~np.isin(observations.time, valid))):
+            raise ValueError(
+                f"{len(off)} observations are at other times than the forecast, the first at {off.time[0]}; "
+                f"it is valid at {', '.join(map(str, valid[:3]))}{', …' if steps > 3 else ''}"
+            )
+        guide = Assimilation(observations, self.variables.output, self.latitudes, self.longitudes, method)
+        return replace(rollout, guide=guide).dataset()
 
     def rollout(
         self,

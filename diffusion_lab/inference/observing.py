@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
-from diffusion_lab.graphs.interpolation import interpolation_weights
-from diffusion_lab.observations import LinearOperator
+from diffusion_lab.denoisers import Denoiser
+from diffusion_lab.guidance import MMPS, LinearOperator, Observations
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Method = Callable[[Denoiser, Observations], Denoiser]
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ def read_observations(
         FileNotFoundError: there is no such file.
         ValueError: a column is missing or cannot be read, or units differ.
     """
+    import pandas as pd
+
     frame = _frame(source)
     names = [column.name for column in fields(ObservationTable)]
     if lacking := [name for name in names if name not in frame]:
@@ -108,6 +116,9 @@ def read_observations(
 
 
 def _frame(source: str | Path | pd.DataFrame | xr.Dataset) -> pd.DataFrame:
+    import pandas as pd
+    import xarray as xr
+
     if isinstance(source, pd.DataFrame):
         return source
     if isinstance(source, xr.Dataset):
@@ -135,6 +146,8 @@ def interpolating_operator(
     Raises:
         ValueError: naming an observation of another variable, or outside the grid.
     """
+    from diffusion_lab.graphs.interpolation import interpolation_weights  # scipy takes a second to import
+
     for row, name in enumerate(table.variable, 1):
         if name not in variables:
             known = ", ".join(variables)
@@ -178,3 +191,33 @@ def area_mean_operator(
     return LinearOperator(
         torch.from_numpy(cells), torch.from_numpy(weights), torch.full((len(rows),), variable)
     )
+
+
+@dataclass(frozen=True)
+class Assimilation:
+    """A `Guide` of a forecast: draws each step from its posterior given the observations of its valid time.
+
+    Attributes:
+        table: the observations; at other times the forecast is left alone.
+        variables: the names along the last axis of states.
+        latitudes: (cell,) degrees.
+        longitudes: (cell,) degrees.
+        method: makes the guided denoiser of a denoiser and observations.
+    """
+
+    table: ObservationTable
+    variables: Sequence[str]
+    latitudes: np.ndarray
+    longitudes: np.ndarray
+    method: Method = MMPS
+
+    def __call__(
+        self, denoiser: Denoiser, valid: np.datetime64, state: Callable[[Tensor], Tensor]
+    ) -> Denoiser:
+        """Guide the denoiser of the step that is valid at a time; see `rollout.Guide`."""
+        now = self.table.at(valid)
+        if len(now) == 0:
+            return denoiser
+        see = interpolating_operator(now, self.variables, self.latitudes, self.longitudes)
+        values, error = torch.from_numpy(now.value), torch.from_numpy(now.error)
+        return self.method(denoiser, Observations(values, lambda target: see(state(target)), error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,22 @@ class SolverStep:
         return self.physical(self.step.denoised)
 
 
+class Guide(Protocol):
+    """Bends the denoiser of a forecast step by what is known of the weather at its valid time."""
+
+    def __call__(
+        self, denoiser: Denoiser, valid: np.datetime64, state: Callable[[Tensor], Tensor]
+    ) -> Denoiser:
+        """Return the guided denoiser.
+
+        Args:
+            denoiser: of the normalised state or tendency, as the network has it.
+            valid: the valid time of the step.
+            state: turns the clean tensors of the denoiser into states in physical units, differentiable.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Rollout:
     """A forecast from one date. Nothing is computed until it is read, and each reading computes it anew.
@@ -72,8 +88,9 @@ class Rollout:
         seed: of the whole ensemble.
         settings: how each step is sampled.
         members_per_call: members in one network call; fewer need less memory.
-        wrap: makes another denoiser of each trajectory's: to guide it, to watch it, or to end it between two
+        wrap: makes another denoiser of each trajectory's: to watch it, or to end it between two
             network calls by raising an exception.
+        guide: what bends the denoiser of each step, such as observations.
 
     Raises:
         KeyError: the store lacks the date.
@@ -89,6 +106,7 @@ class Rollout:
     settings: SamplingSettings
     members_per_call: int
     wrap: Callable[[Denoiser], Denoiser]
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.members:
@@ -122,7 +140,11 @@ class Rollout:
                 members, past = self.members[some], x[:, :, some]
                 draw = noise.at(self.date, leads, members, trained.noise_shape, trained.device)
                 physical = partial(trained.physical, reference=past[:, -1:])
-                for step in settings.steps(self.wrap(trained.model.denoiser(past)), draw):
+                denoiser = trained.model.denoiser(past)
+                if self.guide is not None:
+                    valid = self.date + lead * trained.step
+                    denoiser = self.guide(denoiser, valid, partial(trained.state, reference=past[:, -1:]))
+                for step in settings.steps(self.wrap(denoiser), draw):
                     yield SolverStep(lead, members, step, step.index == last, physical)
                 states.append(trained.model.to_state(step.state.float(), past[:, -1:]))
             if lead < self.steps:

@@ -164,16 +164,19 @@ class TrainedModel:
         prognostic = state[..., : len(self.variables.prognostic)]
         return torch.cat([prognostic, forcings.expand(-1, -1, state.shape[2], -1, -1)], dim=-1)
 
-    @torch.no_grad()
-    def physical(self, target: Tensor, reference: Tensor) -> NDArray[np.float32]:
-        """What the sampler works on, as a state in physical units.
+    def state(self, target: Tensor, reference: Tensor) -> Tensor:
+        """What the sampler works on, as a state in physical units, differentiable.
 
         Args:
             target: (1, 1, ensemble, cell, output variable) normalised state or tendency.
             reference: (1, 1, ensemble, cell, input variable) the last input state, normalised.
 
         Returns:
-            (ensemble, cell, output variable).
+            The shape of target.
         """
-        state = self.model.to_state(target.float(), reference)
-        return self.output_normalizer.denormalise(state)[0, 0].cpu().numpy()
+        return self.output_normalizer.denormalise(self.model.to_state(target.float(), reference))
+
+    @torch.no_grad()
+    def physical(self, target: Tensor, reference: Tensor) -> NDArray[np.float32]:
+        """As `state`, without gradients: (ensemble, cell, output variable)."""
+        return self.state(target, reference)[0, 0].cpu().numpy()

@@ -6,7 +6,9 @@ import pytest
 import torch
 import xarray as xr
 
+from diffusion_lab.guidance import DPS, MMPS
 from diffusion_lab.inference.observing import (
+    ObservationTable,
     area_mean_operator,
     interpolating_operator,
     read_observations,
@@ -78,7 +80,7 @@ def test_states_are_seen_where_the_table_says(csv):
 
 
 def test_another_variable_is_named(csv):
-    with pytest.raises(ValueError, match="row 2 .* 'msl'; the model has t850"):
+    with pytest.raises(ValueError, match=r"row 2 .* 'msl'; the model has t850"):
         interpolating_operator(read_observations(csv), ("t850",), LATITUDES, LONGITUDES)
 
 
@@ -92,3 +94,54 @@ def test_area_means_are_weighted_and_cross_the_date_line():
     assert seen[1].item() == pytest.approx(np.average(field, weights=area))
     with pytest.raises(ValueError, match="no cell lies in 1 … 2°N"):
         area_mean_operator([(1, 2, 1, 2)], 0, LATITUDES, LONGITUDES, area)
+
+
+START, DAY = np.datetime64("2025-01-10", "s"), np.timedelta64(1, "D")
+
+
+def at_cells(cells, value, error, variable="t850", valid=START + DAY):
+    """Observations of a variable at some cells of the toy grid."""
+    count = len(cells)
+    return ObservationTable(
+        np.repeat(valid, count),
+        LATITUDES[cells],
+        LONGITUDES[cells],
+        np.repeat(variable, count),
+        np.full(count, value),
+        np.full(count, error),
+    )
+
+
+@pytest.mark.parametrize("method", [MMPS, DPS])
+def test_an_analysis_of_tendencies_is_the_known_posterior_of_states(blank, toy_store, method):
+    """With F = 0 the normalised tendency is N(0, 1) at each cell, so the state is Gaussian about its past."""
+    cells, error = [30, 100, 205], 2.0
+    table = at_cells(cells, 290.0, error)
+    settings = blank.settings.override({"num_steps": 30, "sigma_max": 80.0}, {"sampler": "dpmpp_3m"})
+    analysis = blank.analyse(START, table, 1, 400, 0, settings, toy_store, method, members_per_call=100)
+    column = toy_store.variables.index("t850")
+    statistics = toy_store.tendency_statistics("1d")
+    before = toy_store.read(toy_store.index("2025-01-10"), ["t850"])[0, 0, 0]
+    prior, spread = before + statistics.mean[column], statistics.stdev[column]
+    weight = spread**2 / (spread**2 + error**2)
+    expected = np.where(np.isin(np.arange(len(prior)), cells), prior + weight * (290.0 - prior), prior)
+    mean, stdev = (analysis["t850"][0].astype(float).reduce(f, "ensemble").values for f in (np.mean, np.std))
+    np.testing.assert_allclose(mean[cells], expected[cells], atol=4 * spread / 20)
+    np.testing.assert_allclose(stdev[cells], np.sqrt(weight) * error, rtol=0.12)
+    others = np.setdiff1d(np.arange(len(prior)), cells)
+    assert np.abs(mean - expected)[others].mean() < spread / 20
+    assert stdev[others].mean() == pytest.approx(spread, rel=0.03)
+
+
+def test_an_analysis_without_observations_is_the_forecast(forecaster, toy_store):
+    table = at_cells([0], 1e5, 1.0, "msl", START + 2 * DAY)
+    analysis = forecaster.analyse(START, table, 2, 2, 0, None, toy_store)
+    forecast = forecaster.forecast(START, 2, 2, 0, toy_store)
+    np.testing.assert_array_equal(analysis["msl"][0], forecast["msl"][0])
+    assert (analysis["msl"][1] != forecast["msl"][1]).any()
+
+
+def test_observations_at_another_time_are_refused(forecaster, toy_store):
+    table = at_cells([0], 1e5, 1.0, "msl", START + 5 * DAY)
+    with pytest.raises(ValueError, match="first at 2025-01-15T00:00:00; it is valid at 2025-01-11T00:00:00"):
+        forecaster.analyse(START, table, 1, 2, 0, None, toy_store)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffusion_lab.analytic import Gaussian, LinearGaussianForecast
+from diffusion_lab.guidance import DPS, MMPS, LinearOperator, Observations, conjugate_gradients
 from diffusion_lab.noise import noise_like
-from diffusion_lab.observations import DPS, MMPS, LinearOperator, Observations, conjugate_gradients
 from diffusion_lab.samplers import SAMPLERS, sample
 from diffusion_lab.schedules import karras
 
