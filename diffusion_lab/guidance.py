@@ -137,7 +137,7 @@ class MMPS:
             """(I + H V Hᵀ) w, of the shape of w."""
             with torch.inference_mode(False):
                 direction = spread(weights).to(clean)
-                _, image = torch.func.jvp(self.observations.misfit, (clean,), (direction,))
+                image = torch.func.jvp(self.observations.misfit, (clean,), (direction,))[1]
             return weights + image
 
         weights = conjugate_gradients(system, -misfit.detach(), self.iterations, self.tolerance)

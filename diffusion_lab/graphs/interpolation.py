@@ -1,7 +1,7 @@
 """Linear interpolation from the cells of any grid to any place on the sphere."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 from diffusion_lab.graphs.sphere import Float64, to_unit_vectors
@@ -11,7 +11,7 @@ _GAP = 4.0
 
 
 def interpolation_weights(
-    cells: tuple[ArrayLike, ArrayLike], places: tuple[ArrayLike, ArrayLike]
+    cells: tuple[Float64, Float64], places: tuple[Float64, Float64]
 ) -> tuple[NDArray[np.int64], Float64]:
     """The cells around each place and their weights in Σ_k weights[i, k] · field[cells[i, k]].
 

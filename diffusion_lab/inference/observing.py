@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Method = Callable[[Denoiser, Observations], Denoiser]
 
+_NUMBERS = ("latitude", "longitude", "value", "error")
+
 
 @dataclass(frozen=True)
 class ObservationTable:
@@ -49,7 +51,7 @@ class ObservationTable:
         lengths = {column.name: len(getattr(self, column.name)) for column in fields(self)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of observations differ in length: {lengths}")
-        for name in ("latitude", "longitude", "value", "error"):
+        for name in _NUMBERS:
             bad = np.flatnonzero(~np.isfinite(getattr(self, name)))
             if len(bad):
                 raise ValueError(
@@ -106,10 +108,9 @@ def read_observations(
                 )
     try:
         return ObservationTable(
-            pd.to_datetime(frame["time"], format="ISO8601").to_numpy().astype("datetime64[s]"),
-            *(frame[name].to_numpy(np.float64) for name in ("latitude", "longitude")),
-            frame["variable"].to_numpy(str),
-            *(frame[name].to_numpy(np.float64) for name in ("value", "error")),
+            time=pd.to_datetime(frame["time"], format="ISO8601").to_numpy().astype("datetime64[s]"),
+            variable=frame["variable"].to_numpy(str),
+            **{name: frame[name].to_numpy(np.float64) for name in _NUMBERS},
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"the observations cannot be read: {error}") from None
