@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_lab.models import DiffusionModelEncProcDec, DiffusionTendModelEncProcDec
 from diffusion_lab.noise import MemberNoise
@@ -131,21 +132,9 @@ class GraphForecaster(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up, then a cosine to 0 at the trainer's last step."""
-        # One-dimensional parameters (biases, norms) have no scale to decay towards 0 from.
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = decay_groups(self.model, self.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
-        warmup, last = self.warmup_steps, self.trainer.max_steps
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(last - warmup, 1), 1.0)))
-
+        factor = partial(warmup_cosine, warmup=self.warmup_steps, last=self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -174,3 +163,20 @@ class GraphTendForecaster(GraphForecaster):
                 "use GraphForecaster for a model of states"
             )
         super().__init__(model, objective, loss, output_names, output_stdev, **options)
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: weight matrices decay, others have no scale to decay towards 0 from."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]  # biases, norms
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(step: int, warmup: int, last: int) -> float:
+    """The learning rate's factor at a step: a linear warm-up, then a cosine to 0 at step `last`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(last - warmup, 1), 1.0)))
