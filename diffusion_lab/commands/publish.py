@@ -43,8 +43,9 @@ class PublishRequest(Request):
 
     The protocol is fixed, so that numbers can be compared: that of `diffusion-lab verify`, which is the test
     year 2025 of the example store, 26 starts 14 days apart, 16 members, with the sampling defaults that it is
-    released with. Forecasts are kept in the folder `verification` beside the checkpoint, where the report is
-    written too; if it is stopped, the same command resumes where it was.
+    released with; with `unseen`, also the first year of another store, which nothing was chosen by. Forecasts
+    are kept in the folder `verification` beside the checkpoint, where the report is written too; if it is
+    stopped, the same command resumes where it was.
     """
 
     checkpoint: Path = Field(description="the release checkpoint of a run, a .safetensors file")
@@ -56,6 +57,10 @@ class PublishRequest(Request):
         None, description="report.txt of diffusion-lab tune, for the model card"
     )
     note: str = Field("", description="what else the model card is to say of the training")
+    remarks: Path | None = Field(
+        None, description="Markdown for the model card; the checkpoint keeps it from then on"
+    )
+    unseen: str | None = Field(None, description="another store, whose first year is scored too")
     output: Path = Field(
         Path(__file__).parents[1] / "assets", description="folder for NAME.safetensors and NAME.md"
     )
@@ -78,21 +83,23 @@ def publish(request: PublishRequest, search_report: str = "") -> Path:
         The published file.
     """
     forecaster = with_defaults(load_forecaster(request.checkpoint, request.device), request.overrides)
-    store = open_store(store_path(STORE))
-    steps = steps_of(forecaster, request.lead_time)
-    starts = scored_starts(store, request.lead_time)
-    work = request.checkpoint.parent / "verification"
-    forecast, scores = run_protocol(forecaster, starts, steps, MEMBERS, data=store, folder=work / "forecasts")
-    save_report(work, forecast, scores, store, title=request.checkpoint.stem)
-    calls = network_calls(forecaster.settings)
+    store, work = open_store(store_path(STORE)), request.checkpoint.parent / "verification"
+    lead_time, name = request.lead_time, request.checkpoint.stem
+    scores, protocol = run_in_year(forecaster, store, YEAR, lead_time, work, name)
     leads = shown_leads(scores)
+    tables = {protocol: markdown_table(scores, leads)}
+    if request.unseen is not None:
+        other = open_store(request.unseen)
+        year = str(other.dates[0].astype("datetime64[Y]"))
+        others, protocol = run_in_year(forecaster, other, year, lead_time, work / year, name)
+        tables[protocol] = markdown_table(others, leads)
+    added = {"note": request.note, "remarks": request.remarks.read_text() if request.remarks else ""}
     release = forecaster.release.model_copy(
         update={
             "store": STORE,
-            "training": forecaster.release.training | ({"note": request.note} if request.note else {}),
+            "training": forecaster.release.training | {key: text for key, text in added.items() if text},
             "scores": {
-                "protocol": f"test year {YEAR}, {len(starts)} starts every {EVERY.astype(int)} days, "
-                f"{MEMBERS} members, steps of {forecaster.release.step}, {calls} network calls a step",
+                "protocol": next(iter(tables)),
                 "lead_times": [format_lead_time(lead) for lead in leads],
                 "by_variable": as_dict(scores.sel(lead_time=leads)),
             },
@@ -105,7 +112,7 @@ def publish(request: PublishRequest, search_report: str = "") -> Path:
         path.stem,
         release.model_dump(),
         path.stat().st_size,
-        markdown_table(scores, leads),
+        tables,
         measured_weaknesses(scores.sel(lead_time=leads)),
         search_report,
     )
@@ -113,10 +120,42 @@ def publish(request: PublishRequest, search_report: str = "") -> Path:
     return path
 
 
-def scored_starts(store: Store, lead_time: np.timedelta64) -> np.ndarray:
-    """The protocol's starts, without those whose truth at `lead_time` lies beyond the store; (start,)."""
-    dates = store.dates[np.char.startswith(store.dates.astype(str), YEAR)]
-    return spread_out(dates[dates + lead_time <= store.dates[-1]], STARTS, EVERY)
+def run_in_year(
+    forecaster: Forecaster, store: Store, year: str, lead_time: np.timedelta64, folder: Path, name: str
+) -> tuple[xr.Dataset, str]:
+    """Run the protocol from starts of a year, and write its report.
+
+    Args:
+        forecaster: with the sampling defaults to be scored.
+        store: holds the year.
+        year: such as "2025".
+        lead_time: of the longest forecasts.
+        folder: keeps the forecasts and the report.
+        name: of the checkpoint, for the report.
+
+    Returns:
+        The scores, and the protocol in a line.
+    """
+    past = (forecaster.model.multistep_input - 1) * forecaster.step
+    starts = scored_starts(store, lead_time, year, past)
+    steps = steps_of(forecaster, lead_time)
+    forecast, scores = run_protocol(
+        forecaster, starts, steps, MEMBERS, data=store, folder=folder / "forecasts"
+    )
+    save_report(folder, forecast, scores, store, title=f"{name}, {year}")
+    return scores, (
+        f"test year {year}, {len(starts)} starts every {EVERY.astype(int)} days, {MEMBERS} members, steps of "
+        f"{forecaster.release.step}, {network_calls(forecaster.settings)} network calls a step"
+    )
+
+
+def scored_starts(
+    store: Store, lead_time: np.timedelta64, year: str = YEAR, past: np.timedelta64 | int = 0
+) -> np.ndarray:
+    """The protocol's starts in a year, (start,): those with inputs since `past` and truth to `lead_time`."""
+    dates = store.dates[np.char.startswith(store.dates.astype(str), year)]
+    dates = dates[(dates - past >= store.dates[0]) & (dates + lead_time <= store.dates[-1])]
+    return spread_out(dates, STARTS, EVERY)
 
 
 def with_defaults(forecaster: Forecaster, predict_kwargs: dict[str, dict[str, Any]]) -> Forecaster:
@@ -176,12 +215,27 @@ def measured_weaknesses(scores: xr.Dataset) -> list[str]:
 
 
 def model_card(
-    name: str, release: Mapping[str, Any], size: int, table: str, measured: Sequence[str], search_report: str
+    name: str,
+    release: Mapping[str, Any],
+    size: int,
+    tables: Mapping[str, str],
+    measured: Sequence[str],
+    search_report: str,
 ) -> str:
-    """The model card in Markdown, with a table of scores, the sampler search, and the weaknesses found."""
+    """The model card, Markdown.
+
+    Args:
+        name: of the checkpoint.
+        release: its document.
+        size: of its file, bytes.
+        tables: of scores, by the protocol of each; the first is that of the test year.
+        measured: the weaknesses found.
+        search_report: of the sampler search; empty for none.
+    """
     training = release["training"]
     passes = training["steps"] * training["batch_size"] / training["samples"]
     kind = "changes over a step" if "Tend" in release["model"] else "states"
+    (protocol, table), *others = tables.items()
     return "\n".join(
         [
             f"# {name}",
@@ -191,7 +245,7 @@ def model_card(
             "",
             *_facts(release, size),
             "",
-            f"## Scores\n\nProtocol: {release['scores']['protocol']}.",
+            f"## Scores\n\nProtocol: {protocol}.",
             "",
             table,
             "",
@@ -201,7 +255,11 @@ def model_card(
             "the p-value of a flat rank histogram; spectra: least and most power of members over truth for "
             "wavenumbers 1–20.",
             "",
-            *(["## The sampler search", "", "```", search_report, "```", ""] if search_report else []),
+            *_sections(
+                {f"A year that nothing was chosen by: {other}": table for other, table in others}, "###"
+            ),
+            *_sections({"The sampler search": f"```\n{search_report}\n```"} if search_report else {}),
+            *([training["remarks"].strip(), ""] if "remarks" in training else []),
             "## Known weaknesses",
             "",
             *[f"- {weakness}" for weakness in measured],
@@ -210,6 +268,11 @@ def model_card(
             "",
         ]
     )
+
+
+def _sections(texts: Mapping[str, str], level: str = "##") -> list[str]:
+    """Lines of Markdown: a heading and a text each."""
+    return [line for heading, text in texts.items() for line in (f"{level} {heading}", "", text, "")]
 
 
 def _facts(release: Mapping[str, Any], size: int) -> list[str]:
@@ -226,9 +289,22 @@ def _facts(release: Mapping[str, Any], size: int) -> list[str]:
         f"- **Variables**: {prognostic}; forcings {forcing}.",
         f"- **Data**: {training['data']}, {training['window'][0]} to {training['window'][1]}, "
         f"{training['samples']:,} samples.",
-        f"- **Training**: {training['steps']:,} steps of {training['batch_size']}, "
-        f"{training['seconds'] / 60:.0f} min on {training['device']} with {training['threads']} thread, "
-        f"torch {training['torch']}, seed {training['seed']}: `{training['command']}`"
-        + (f"; {training['note']}" if "note" in training else ""),
+        f"- **Training**: {_training(training)}",
         f"- **Sampling defaults**: {release['inference_defaults']}",
     ]
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """How it was trained, from `training.release.training_facts`."""
+    begun = ""
+    if "initial_weights" in facts:
+        start = facts["initial_weights"]
+        begun = f"from the weights of {start}, " if start else "once, from scratch, "
+    width = facts.get("sigma_rel")
+    average = f"power-function average of the weights with σ_rel {width}, " if width else ""
+    threads = f" with {facts['threads']} thread" if facts["device"] == "cpu" else ""
+    return (
+        f"{begun}{facts['steps']:,} steps of {facts['batch_size']}, {average}{facts['seconds']:,} s on "
+        f"{facts['device']}{threads}, torch {facts['torch']}, seed {facts['seed']}: `{facts['command']}`"
+        + (f"; {facts['note']}" if "note" in facts else "")
+    )

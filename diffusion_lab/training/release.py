@@ -24,6 +24,7 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "window": [str(loader.training.start), str(loader.training.end)],
         "test_window": [str(loader.test.start), str(loader.test.end)],
         "samples": len(run.data.train_set),
+        "initial_weights": training.initial_weights,
         "steps": training.max_steps,
         "batch_size": loader.batch_size * system.devices * system.num_nodes,
         "seed": training.seed,
@@ -31,7 +32,7 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": str(run.task.device),
         "threads": torch.get_num_threads(),
-    } | ({"note": f"from the weights of {start}"} if (start := training.initial_weights) else {})
+    }
 
 
 def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:

@@ -3,9 +3,19 @@ import pytest
 import xarray as xr
 
 from diffusion_lab.assets import checkpoints, store_path
-from diffusion_lab.commands.publish import as_dict, measured_weaknesses, scored_starts, with_defaults
+from diffusion_lab.commands import publish as module
+from diffusion_lab.commands.publish import (
+    PublishRequest,
+    as_dict,
+    measured_weaknesses,
+    publish,
+    scored_starts,
+    with_defaults,
+)
 from diffusion_lab.inference import load_forecaster
 from diffusion_lab.stores import open_store
+from diffusion_lab.training.build import build
+from diffusion_lab.training.release import export_release, training_facts
 
 
 def test_found_settings_become_the_defaults():
@@ -66,6 +76,33 @@ def test_the_card_says_what_the_scores_show(scores):
         "z500 at 5 d: spread too small, 0.85 of what it should be.",
         "z500 at 5 d: power 0.70 to 1.00 of the truth's, over 20 % off at the wavenumbers 3, 20.",
     ]
+
+
+def test_a_card_says_how_it_was_trained_and_keeps_what_was_added(
+    toy_config, toy_store, tmp_path, monkeypatch
+):
+    """Published again, it brings its note and its remarks along; another store's year has its table."""
+    run = build(toy_config(tmp_path))
+    checkpoint = export_release(run, tmp_path / "toy.safetensors", training_facts(run, "by a test", 3.0))
+    monkeypatch.setattr(module, "store_path", lambda _: toy_store.path)
+    monkeypatch.setattr(module, "STARTS", 2)
+    monkeypatch.setattr(module, "MEMBERS", 2)
+    remarks = tmp_path / "remarks.md"
+    remarks.write_text("## How much is left\n\nA tenth.\n")
+
+    def published(source, name, *words):
+        (tmp_path / name).mkdir()
+        asked = [f"checkpoint={source}", f"output={tmp_path / name}", "device=cpu", "lead_time=1d"]
+        return publish(PublishRequest.parse([*asked, f"unseen={toy_store.path}", *words]))
+
+    first = published(checkpoint, "once", "note=noted", f"remarks={remarks}")
+    again = published(first, "again")
+    card = again.with_suffix(".md").read_text()
+    assert card == first.with_suffix(".md").read_text()
+    assert "once, from scratch, 12 steps of 4, " in card and "`; noted" in card
+    assert f"\n{remarks.read_text()}\n## Known weaknesses" in card
+    assert "### A year that nothing was chosen by: test year 2024, 2 starts" in card
+    assert card.count("| t850 [K] | 24 h |") == 2
 
 
 @pytest.mark.parametrize("name", ["example-tendency", "example-state"])
