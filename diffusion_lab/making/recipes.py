@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any
 
-import numpy as np
 import yaml
 from pydantic import (
     AfterValidator,
@@ -21,23 +20,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-import diffusion_lab
 from diffusion_lab.spelling import nearest
-from diffusion_lab.stores.dates import lead_name
+from diffusion_lab.stores.dates import lead_name, parse_date
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
 from diffusion_lab.stores.store import Role
-
-
-def _one_date(value: Any) -> str:
-    """A date as YAML gives it (text, date, datetime or number of a year), as text of that precision."""
-    text = value.isoformat() if isinstance(value, datetime.date) else str(value)
-    try:
-        date = np.datetime64(text)
-    except ValueError:
-        date = np.datetime64("NaT")
-    if np.isnat(date):
-        raise ValueError(f"{value!r} is not a date; write 2020, 2020-01-31 or 2020-01-31T18:00")
-    return text
 
 
 def _one_forcing(name: str) -> str:
@@ -46,7 +32,7 @@ def _one_forcing(name: str) -> str:
     return name
 
 
-# Of the keys that a recipe must have.
+# Of the keys that are required.
 _EXAMPLES = {
     "description": "description: Daily fields over Europe",
     "source": "source: data/*.nc",
@@ -57,7 +43,7 @@ _EXAMPLES = {
     "variable": "variable: t2m",
 }
 
-Date = Annotated[str, BeforeValidator(_one_date)]
+Date = Annotated[str, BeforeValidator(lambda value: str(parse_date(value)))]
 Lead = Annotated[str, AfterValidator(lead_name)]
 Forcing = Annotated[str, AfterValidator(_one_forcing)]
 
@@ -75,31 +61,26 @@ class _Strict(BaseModel):
         return values
 
 
-class VariableRecipe(_Strict):
-    """One variable of the store; a plain string is taken as `variable`.
+class ConstantRecipe(_Strict):
+    """A time-invariant field, always a forcing; a plain string is taken as `variable`.
 
     Attributes:
         variable: its name in the files.
         level: the value of its level coordinate, if it has several.
-        role: forcing, prognostic or diagnostic.
         units: replaces the units in the files.
         allow_nan: whether it may contain NaN.
     """
 
     variable: str
     level: float | None = None
+    units: str | None = None
+    allow_nan: bool = False
+
+
+class VariableRecipe(ConstantRecipe):
+    """A field that changes with time: a `ConstantRecipe` with the role forcing, prognostic or diagnostic."""
+
     role: Role = "prognostic"
-    units: str | None = None
-    allow_nan: bool = False
-
-
-class ConstantRecipe(_Strict):
-    """A time-invariant field, always a forcing; a plain string is taken as `variable`."""
-
-    variable: str
-    level: float | None = None
-    units: str | None = None
-    allow_nan: bool = False
 
 
 def _bare_name(value: Any) -> Any:
@@ -107,7 +88,7 @@ def _bare_name(value: Any) -> Any:
 
 
 class DatesRecipe(_Strict):
-    """Which dates; by default all those in the files.
+    """The dates; by default all those in the files.
 
     Attributes:
         start: the first.
@@ -158,8 +139,8 @@ class Recipe(_Strict):
             member or `{step: 6h}` for a lead time.
         dates: see `DatesRecipe`.
         statistics: see `StatisticsRecipe`.
-        variables: name in the store to `VariableRecipe`.
-        constants: name in the store to `ConstantRecipe`.
+        variables: `VariableRecipe` by name in the store.
+        constants: `ConstantRecipe` by name in the store.
         forcings: names of computed forcings.
         dates_per_chunk: dates in a chunk of the store; by default as many as fit in 1 MiB.
     """
@@ -189,10 +170,10 @@ class Recipe(_Strict):
 
 def shipped_recipes() -> dict[str, Path]:
     """Names and files of the recipes that come with the package."""
-    package = Path(diffusion_lab.__file__).parent
-    # In a wheel the configs lie inside the package, in a checkout beside it.
-    folders = (package / "configs" / "recipes", package.parent / "configs" / "recipes")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    # In a wheel the configs are inside the package, in a checkout beside it.
+    package = Path(str(files("diffusion_lab")))
+    inside = package / "configs" / "recipes"
+    folder = inside if inside.is_dir() else package.parent / "configs" / "recipes"
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
@@ -206,15 +187,13 @@ def load_recipe(recipe: str | Path) -> Recipe:
         FileNotFoundError: if there is neither.
         ValueError: naming every wrong key or value.
     """
-    file = Path(recipe)
-    if not file.is_file():
-        shipped = shipped_recipes()
-        if str(recipe) not in shipped:
-            raise FileNotFoundError(
-                f"No recipe file {str(recipe)!r}, and no shipped recipe of that name; shipped are "
-                f"{', '.join(shipped)}."
-            )
-        file = shipped[str(recipe)]
+    shipped = shipped_recipes()
+    file = Path(recipe) if Path(recipe).is_file() else shipped.get(str(recipe))
+    if file is None:
+        raise FileNotFoundError(
+            f"No recipe file {str(recipe)!r}, and no shipped recipe of that name; shipped are "
+            f"{', '.join(shipped)}."
+        )
     try:
         return parse_recipe(yaml.safe_load(file.read_text()))
     except yaml.YAMLError as error:
@@ -227,7 +206,7 @@ def parse_recipe(content: Any) -> Recipe:
     """Check the content of a recipe.
 
     Raises:
-        ValueError: with a line for every wrong key or value.
+        ValueError: with a line for every wrong or missing key or value.
     """
     try:
         return Recipe.model_validate(content)
@@ -236,7 +215,6 @@ def parse_recipe(content: Any) -> Recipe:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """A line on one wrong or absent key."""
     place = ".".join(map(str, problem["loc"])) or "recipe"
     if problem["type"] == "missing":
         return f"{place} is missing; write for example {_EXAMPLES[str(problem['loc'][-1])]}"

@@ -31,7 +31,7 @@ def test_bare_names_stand_for_variables():
         ),
         ({"variables": {}}, "variables: .*at least 1"),
         ({"forcings": ["cos_lat"]}, r"forcings\.0: unknown forcing 'cos_lat'; did you mean 'cos_latitude'"),
-        ({"dates": {"start": "yesterday"}}, r"dates\.start: 'yesterday' is not a date; write 2020"),
+        ({"dates": {"start": "yesterday"}}, r"dates\.start: 'yesterday' is not a date; write it as 2025"),
         ({"dates": {"frequency": "daily"}}, r"dates\.frequency: 'daily' is not a length of time"),
         ({"statistics": {"start": 2000}}, r"statistics\.end is missing; write for example end: 2014"),
         ({"constants": {"t2m": "x"}}, "more than one variable is called t2m"),
