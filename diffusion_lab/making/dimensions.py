@@ -16,12 +16,12 @@ _VERTICAL = re.compile(r"lev|plev|isobaric|pressure|height|depth|altitude|hybrid
 
 
 def select_values(dataset: xr.Dataset, wanted: Mapping[str, float | str]) -> xr.Dataset | None:
-    """The part of a file at some values of its coordinates.
+    """Select the part of a file at some values of its coordinates.
 
     Args:
         dataset: the file. A dimension without coordinates is counted from 0.
         wanted: name of a coordinate to its value; a lead time as `6h`, or in hours. Coordinates that the
-            file does not have are ignored.
+            file lacks are ignored.
 
     Returns:
         The part, without these coordinates; None if the file holds only other values.
@@ -29,13 +29,10 @@ def select_values(dataset: xr.Dataset, wanted: Mapping[str, float | str]) -> xr.
     for name, value in wanted.items():
         if name not in dataset.coords and name not in dataset.dims:
             continue
-        values = np.atleast_1d(dataset[name].values)
-        found = np.flatnonzero(_equal(values, value))
+        found = np.flatnonzero(_equal(np.atleast_1d(dataset[name].values), value))
         if len(found) == 0:
             return None
-        if name in dataset.dims:
-            dataset = dataset.isel({name: int(found[0])})
-        dataset = dataset.drop_vars(name, errors="ignore")
+        dataset = dataset.isel({name: int(found[0])}, missing_dims="ignore").drop_vars(name, errors="ignore")
     return dataset
 
 
@@ -56,13 +53,13 @@ def _equal(values: NDArray[Any], value: float | str) -> NDArray[np.bool_]:
 def at_level(
     array: xr.DataArray, level: float | None, places: Collection[str], file: str
 ) -> xr.DataArray | None:
-    """A variable at one level, with no dimensions but time and place.
+    """Select one level of a variable and drop all dimensions but time and place.
 
     Args:
         array: the variable.
         level: the value of its vertical coordinate; None if it has only one.
         places: the dimensions that stay.
-        file: where it is from, for the messages.
+        file: its file, for the messages.
 
     Returns:
         The variable; None if it is not at that level.
@@ -70,8 +67,8 @@ def at_level(
     Raises:
         ValueError: if it has several levels and none is given, or another dimension of several values.
     """
-    extra = [str(dim) for dim in array.dims if dim not in places]
-    several = [dim for dim in extra if array.sizes[dim] > 1]
+    array = array.squeeze([dim for dim in array.dims if dim not in places and array.sizes[dim] == 1])
+    several = [str(dim) for dim in array.dims if dim not in places]
     vertical = [dim for dim in several if _is_vertical(array[dim])]
     if level is not None and not vertical and len(several) == 1 and array[several[0]].dtype.kind in "iuf":
         vertical = several
@@ -86,40 +83,28 @@ def at_level(
                 f"which: {array.name}: {{variable: {array.name}, level: {_label(values[0])}}}."
             )
         found = np.flatnonzero(_equal(values, level))
-        return (
-            array.isel({vertical[0]: int(found[0])}).squeeze(_without(extra, vertical))
-            if len(found)
-            else None
-        )
+        return array.isel({vertical[0]: int(found[0])}) if len(found) else None
     if level is not None:
         scalars = [c.values.ravel() for c in array.coords.values() if c.size == 1 and c.dtype.kind in "iuf"]
         if not any(_equal(scalar, level)[0] for scalar in scalars):
             return None
-    return array.squeeze(extra)
+    return array
 
 
 def unexpected(array: xr.DataArray, dim: str, file: str) -> str:
-    """What is wrong with a dimension of several values that a store has no place for, and what to do."""
+    """The message about a dimension of several values for which a store has no place."""
     values = array[dim].values
-    undated = (
-        "" if "time" in array.dims else " The variable has no time: none of its coordinates holds dates."
-    )
+    undated = "The variable has no time: none of its coordinates holds dates."
     return (
         f"{file}: {array.name} has the dimension {dim} of size {len(values)} ({_labels(values)}), but a "
         "store has one field per date. Choose one in the recipe, "
-        f"select: {{{dim}: {_label(values[0])}}}.{undated}"
+        f"select: {{{dim}: {_label(values[0])}}}. {'' if 'time' in array.dims else undated}"
     )
 
 
 def _is_vertical(coordinate: xr.DataArray) -> bool:
     described = coordinate.attrs.get("axis") == "Z" or "positive" in coordinate.attrs
-    return coordinate.dtype.kind in "iuf" and (
-        described or _VERTICAL.search(str(coordinate.name)) is not None
-    )
-
-
-def _without(dims: list[str], dropped: list[str]) -> list[str]:
-    return [dim for dim in dims if dim not in dropped]
+    return coordinate.dtype.kind in "iuf" and (described or bool(_VERTICAL.search(str(coordinate.name))))
 
 
 def _labels(values: NDArray[Any]) -> str:
@@ -128,7 +113,7 @@ def _labels(values: NDArray[Any]) -> str:
 
 
 def _label(value: Any) -> str:
-    """A value as it is written in a recipe."""
+    """A value as recipes spell it."""
     if isinstance(value, np.timedelta64):
         return f"{value / np.timedelta64(1, 'h'):g}h"
     if isinstance(value, np.datetime64):

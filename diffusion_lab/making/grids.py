@@ -16,7 +16,7 @@ _UNITS = {
     "latitude": ("degrees_north", "degree_north", "degrees_n", "degree_n"),
     "longitude": ("degrees_east", "degree_east", "degrees_e", "degree_e"),
 }
-# What GRIB calls grids that are not made of cells, and how to convert them.
+# GRIB's name of a grid without cells: its name in words, and how to convert it.
 _GRIB_GRIDS = {"sh": ("sh (spherical harmonics)", "cdo sp2gpl")}
 _SAME_PLACE = 1e-4  # degrees
 
@@ -30,7 +30,7 @@ class Grid:
         shape: their sizes, (latitude, longitude) on a latitude-longitude grid.
         latitudes: (cell,) float64, degrees.
         longitudes: (cell,) float64, degrees.
-        resolution: a name for the grid: `5.625` (degrees), `N16` (Gaussian), or its shape.
+        resolution: name of the grid: `5.625` (degrees), `N16` (Gaussian), or its shape.
     """
 
     dims: tuple[str, ...]
@@ -41,10 +41,8 @@ class Grid:
 
     def equals(self, other: Grid) -> bool:
         """Whether the cells are the same, to 0.0001 degrees."""
-        return self.shape == other.shape and all(
-            np.allclose(mine, theirs, rtol=0, atol=_SAME_PLACE)
-            for mine, theirs in ((self.latitudes, other.latitudes), (self.longitudes, other.longitudes))
-        )
+        mine, theirs = ([grid.latitudes, grid.longitudes] for grid in (self, other))
+        return self.shape == other.shape and np.allclose(mine, theirs, rtol=0, atol=_SAME_PLACE)
 
     def __str__(self) -> str:
         lat, lon = self.latitudes, self.longitudes
@@ -53,26 +51,21 @@ class Grid:
 
 
 def find_grid(dataset: xr.Dataset, file: str, coordinates: Mapping[str, str]) -> Grid:
-    """Find latitudes and longitudes in a file.
+    """Find the latitudes and longitudes of a file.
 
     Args:
         dataset: the file.
         file: its name, for the messages.
-        coordinates: what the file calls `latitude` and `longitude`, where it cannot be guessed.
+        coordinates: names of `latitude` and `longitude` in the file, where they cannot be guessed.
 
     Raises:
         ValueError: if they cannot be found or understood.
     """
     lat, lon = (_find(dataset, file, what, coordinates) for what in ("latitude", "longitude"))
     latitudes, longitudes = (_degrees(array, file) for array in (lat, lon))
-    if np.abs(latitudes).max() > 90 + _SAME_PLACE:
-        raise ValueError(
-            f"{file}: {lat.name} runs to {np.abs(latitudes).max():g}; latitudes end at 90 degrees."
-        )
-    if np.abs(longitudes).max() > 360 + _SAME_PLACE:
-        raise ValueError(
-            f"{file}: {lon.name} runs to {np.abs(longitudes).max():g}; longitudes end at 360 degrees."
-        )
+    for name, values, kind, end in ((lat.name, latitudes, "lat", 90), (lon.name, longitudes, "long", 360)):
+        if (largest := np.abs(values).max()) > end + _SAME_PLACE:
+            raise ValueError(f"{file}: {name} runs to {largest:g}; {kind}itudes end at {end} degrees.")
     if lat.ndim == lon.ndim == 1 and lat.dims != lon.dims:
         resolution = _resolution(latitudes, longitudes)
         latitudes, longitudes = np.meshgrid(latitudes, longitudes, indexing="ij")
@@ -107,7 +100,7 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
     if what in coordinates:
         if coordinates[what] not in dataset.variables:
             raise ValueError(
-                f"{file}: there is no {coordinates[what]!r}, which the recipe takes for the {what}."
+                f"{file}: there is no {coordinates[what]!r}, which the recipe names as the {what}."
             )
         return dataset[coordinates[what]]
     described = [
@@ -117,11 +110,9 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
     ]
     named = [str(name) for name in dataset.variables if str(name).lower() in _NAMES[what]]
     found = described if len(described) == 1 else named
-    kinds = {
-        str(array.attrs["GRIB_gridType"]) for array in dataset.values() if "GRIB_gridType" in array.attrs
-    }
-    if not found and kinds:
-        kind = kinds.pop()
+    kinds = (array.attrs.get("GRIB_gridType") for array in dataset.values())
+    kind = next(filter(None, kinds), None)
+    if not found and kind:
         name, convert = _GRIB_GRIDS.get(kind, (kind, "cdo -setgridtype,regular"))
         raise ValueError(
             f"{file}: the fields are on the grid {name}, without latitudes and longitudes. Convert them to a "
@@ -138,17 +129,18 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
 
 def _degrees(array: xr.DataArray, file: str) -> np.ndarray:
     if array.dtype.kind not in "iuf" or not np.isfinite(array.values).all():
-        raise ValueError(f"{file}: the coordinate {array.name} is not made of finite numbers.")
+        raise ValueError(f"{file}: the coordinate {array.name} holds values that are not finite numbers.")
     values = array.values.astype(np.float64)
     return np.degrees(values) if str(array.attrs.get("units")).startswith("rad") else values
 
 
 def _resolution(latitudes: np.ndarray, longitudes: np.ndarray) -> str:
-    """Name of a latitude-longitude grid from its two axes."""
-    gaussian = np.degrees(np.arcsin(np.polynomial.legendre.leggauss(len(latitudes))[0]))
-    if np.allclose(np.sort(latitudes), gaussian, rtol=0, atol=1e-2) and len(latitudes) % 2 == 0:
-        return f"N{len(latitudes) // 2}"
+    """Name of a latitude-longitude grid, given its two axes."""
+    rows = len(latitudes)
+    gaussian = np.degrees(np.arcsin(np.polynomial.legendre.leggauss(rows)[0]))
+    if rows % 2 == 0 and np.allclose(np.sort(latitudes), gaussian, rtol=0, atol=1e-2):
+        return f"N{rows // 2}"
     steps = np.abs(np.concatenate([np.diff(latitudes), np.diff(longitudes)]))
     if len(steps) and np.allclose(steps, steps[0], rtol=0, atol=1e-3):
         return f"{round(float(steps[0]), 4):g}"
-    return f"{len(latitudes)}x{len(longitudes)}"
+    return f"{rows}x{len(longitudes)}"

@@ -65,8 +65,8 @@ def test_coordinates_by_their_attributes_and_by_the_recipe():
     [
         ([0.0, 1800.0], [0.0, 1.0], r"f\.nc: lat runs to 1800; latitudes end at 90"),
         ([0.0, 1.0], [0.0, 3600.0], r"f\.nc: lon runs to 3600"),
-        ([0.0, np.nan], [0.0, 1.0], r"f\.nc: the coordinate lat is not made of finite numbers"),
-        (["a", "b"], [0.0, 1.0], r"f\.nc: the coordinate lat is not made of finite numbers"),
+        ([0.0, np.nan], [0.0, 1.0], r"f\.nc: the coordinate lat holds values that are not finite"),
+        (["a", "b"], [0.0, 1.0], r"f\.nc: the coordinate lat holds values that are not finite"),
     ],
 )
 def test_coordinates_that_cannot_be_understood(latitudes, longitudes, message):
