@@ -1,10 +1,8 @@
 """Writing a store: zarr v2 in the layout of anemoi-datasets, block by block, resuming where it stopped.
 
-The store is written as `NAME.partial` and renamed once it is complete.
-
-The same metadata and the same fields give the same bytes, whether or not the work was interrupted: nothing
-that is stored depends on the clock, and a block counts as done only once a small note, which is written
-atomically after its data, says so.
+The store is written as `NAME.partial` and renamed once it is complete. The same metadata and fields give the
+same bytes, whether or not the work was interrupted: nothing that is stored depends on the clock, and a block
+counts as done only once a note that is written atomically after its data says so.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ from diffusion_lab.stores.store import Store, open_store
 
 _BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
+_COMPRESSOR = numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
 # Zarr writes a file under such a name and renames it once it is complete.
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _GROUP_FILE = re.compile(rf"/\.z(group|attrs)({_UNFINISHED.pattern})?")
@@ -60,7 +59,6 @@ class StoreWriter:
         path: local path or fsspec URL of the store.
         metadata: everything but the fields.
         chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
-        compressor: numcodecs codec of the data; Blosc's zstd by default.
 
     Raises:
         ValueError: if the metadata are inconsistent.
@@ -68,11 +66,7 @@ class StoreWriter:
     """
 
     def __init__(
-        self,
-        path: str | PathLike[str],
-        metadata: StoreMetadata,
-        chunk_times: int | None = None,
-        compressor: numcodecs.abc.Codec | None = None,
+        self, path: str | PathLike[str], metadata: StoreMetadata, chunk_times: int | None = None
     ) -> None:
         self.path = fspath(path).removeprefix("file://")
         self._partial = f"{self.path.rstrip('/')}.partial"
@@ -87,20 +81,19 @@ class StoreWriter:
         self._shape = (len(self._dates), len(metadata.variables), 1, len(metadata.latitudes))
         chunk_times = chunk_times or max(1, _CHUNK_BYTES // (4 * math.prod(self._shape[1:])))
         self._chunks = (min(chunk_times, len(self._dates)), *self._shape[1:])
-        self._compressor = compressor or numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
         attributes = store_attributes(metadata, self._dates, self._missing, in_window)
         attributes |= {"shape": list(self._shape), "chunks": list(self._chunks)}
         self._final_attributes = attributes | {"uuid": self._identity(attributes)}
         self._group, self._done = self._open()
 
     def _identity(self, attributes: Mapping[str, Any]) -> str:
-        """A uuid derived from the contents: the same recipe makes the same store, and resumes only that."""
-        text = json.dumps([attributes, self._compressor.get_config()], sort_keys=True).encode()
+        """A uuid derived from the contents, so that a recipe resumes only its own store."""
+        text = json.dumps([attributes, _COMPRESSOR.get_config()], sort_keys=True).encode()
         places = np.asarray([self.metadata.latitudes, self.metadata.longitudes], np.float64).tobytes()
         return str(uuid.UUID(bytes=hashlib.sha256(text + places).digest()[:16]))
 
     def _open(self) -> tuple[zarr.Group, int]:
-        """The group and the number of dates in it that are done."""
+        """The group and the number of its dates that are done."""
         files, finished = fsspec.core.url_to_fs(self.path)
         if files.exists(finished):
             self._check_own(self.path, _attributes_at(self.path))
@@ -124,12 +117,12 @@ class StoreWriter:
     def _check_own(self, path: str, attributes: Mapping[str, Any]) -> None:
         if attributes.get("uuid") != self._final_attributes["uuid"]:
             raise FileExistsError(
-                f"{path!r} exists and was not made from this recipe and its sources. "
-                "Remove it, or choose another name."
+                f"{path!r} exists and was not made from this recipe and its sources. Remove it, or choose "
+                "another name."
             )
 
     def _begin(self) -> zarr.Group:
-        """Create the arrays; this is repeated until the note contains `done`."""
+        """Create the arrays; repeated until the note contains `done`."""
         metadata = self.metadata
         group = zarr.open_group(self._partial, mode="a", zarr_format=2)
         group.attrs.put({"_build": {"uuid": self._final_attributes["uuid"]}})
@@ -139,8 +132,8 @@ class StoreWriter:
             chunks=self._chunks,
             dtype="float32",
             fill_value=np.nan,
-            compressors=self._compressor,
-            # The chunks of missing dates are written too, so that an absent chunk is a lost one.
+            compressors=_COMPRESSOR,
+            # The chunks of missing dates are written too, so that an absent chunk is a lost chunk.
             config={"write_empty_chunks": True},
             overwrite=True,
         )
@@ -171,13 +164,13 @@ class StoreWriter:
         array.attrs["_ARRAY_DIMENSIONS"] = [dimension]
 
     def remaining(self) -> list[slice]:
-        """The blocks still to be written, in order: a whole number of chunks each, about 16 MiB."""
+        """The blocks still to be written, in order; each is a whole number of chunks, about 16 MiB."""
         size = self._chunks[0] * max(1, _BLOCK_BYTES // (4 * math.prod(self._chunks)))
         total = self._shape[0]
         return [slice(start, min(start + size, total)) for start in range(self._done, total, size)]
 
     def write(self, block: slice, values: np.ndarray) -> None:
-        """Write one block and take it into the statistics.
+        """Write one block and add it to the statistics.
 
         Args:
             block: the first of `remaining()`.
@@ -187,7 +180,7 @@ class StoreWriter:
             ValueError: if the block is out of order, the shape is wrong, or a value is not finite where it
                 must be, naming variable and date.
         """
-        if not self.remaining() or block != self.remaining()[0]:
+        if block not in self.remaining()[:1]:
             raise ValueError(f"Blocks are written in the order of remaining(); {block} is out of order.")
         expected = (block.stop - block.start, self._shape[1], self._shape[3])
         if values.shape != expected:
@@ -241,7 +234,7 @@ class StoreWriter:
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
-        """Say what was not written, and what is kept, where the disk is full or out of reach."""
+        """Say what could not be written, and what is kept, when the disk is full or unreachable."""
         try:
             yield
         except OSError as error:
@@ -257,17 +250,15 @@ def create_store(
     metadata: StoreMetadata,
     read: Callable[[slice], np.ndarray],
     chunk_times: int | None = None,
-    compressor: numcodecs.abc.Codec | None = None,
 ) -> Store:
     """Create a store, or finish one that was interrupted.
 
     Args:
         path: local path or fsspec URL of the store.
         metadata: everything but the fields.
-        read: returns the fields of a slice of the dates, (time, variable, cell); called with the blocks that
-            are still to be written, in order.
-        chunk_times: see `StoreWriter`.
-        compressor: see `StoreWriter`.
+        read: returns the fields (time, variable, cell) of a slice of the dates; called once for each block
+            that is still to be written, in order.
+        chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
 
     Returns:
         The finished store, opened.
@@ -275,7 +266,7 @@ def create_store(
     Raises:
         ValueError, FileExistsError: as `StoreWriter`.
     """
-    writer = StoreWriter(path, metadata, chunk_times, compressor)
+    writer = StoreWriter(path, metadata, chunk_times)
     for block in writer.remaining():
         writer.write(block, read(block))
     return writer.close()
@@ -284,7 +275,6 @@ def create_store(
 def _attributes_at(path: str) -> dict[str, Any]:
     """The attributes of the group at a path, empty if there is none."""
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=2, use_consolidated=False)
+        return dict(zarr.open_group(path, mode="r", zarr_format=2, use_consolidated=False).attrs)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return dict(group.attrs)
