@@ -1,4 +1,4 @@
-"""The description of a store: everything but its fields, with the checks and the resulting attributes."""
+"""The metadata of a store: what describes its fields, the checks, and the attributes that are written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import zarr
 
 import diffusion_lab
-from diffusion_lab.stores.attributes import ROLES, Role
+from diffusion_lab.stores.attributes import Role, check_role
 from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
+from diffusion_lab.stores.forcings import CONSTANT_FORCINGS
 
 # The version of anemoi-datasets' layout that is written.
 LAYOUT_VERSION = "0.22"
@@ -20,13 +21,13 @@ LAYOUT_VERSION = "0.22"
 
 @dataclass(frozen=True)
 class Variable:
-    """The description of a variable.
+    """A variable of a store.
 
     Attributes:
-        name: its name, such as `z500`.
-        units: its units, such as `m2 s-2`.
+        name: such as `z500`.
+        units: such as `m2 s-2`.
         role: forcing (input only), prognostic (both) or diagnostic (output only).
-        long_name: its full name.
+        long_name: such as `geopotential at 500 hPa`.
         constant_in_time: whether it is time-invariant.
         computed_forcing: whether it is computed from date and place alone.
         allow_nan: whether it may contain NaN (sea-surface temperature over land).
@@ -41,8 +42,15 @@ class Variable:
     allow_nan: bool = False
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise ValueError(f"{self.name}: unknown role {self.role!r}; a role is one of {', '.join(ROLES)}.")
+        check_role(self.name, self.role)
+
+
+def computed_forcings(names: Iterable[str]) -> list[Variable]:
+    """Descriptions of some computed forcings, see `stores.forcings`."""
+    return [
+        Variable(name, "1", "forcing", constant_in_time=name in CONSTANT_FORCINGS, computed_forcing=True)
+        for name in names
+    ]
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,11 @@ class StoreMetadata:
         latitudes, longitudes: (cell,) degrees.
         field_shape: shape of a field before it was flattened to cells.
         resolution: name of the grid, such as `5.625` (degrees) or `N16` (Gaussian).
-        statistics_window: start and end of the dates that count in the statistics, the training period; an
-            end such as `2024` or `2024-12-31` includes all of that year or day.
-        tendency_leads: leads of the tendency statistics; by default the frequency and those of 6 h, 12 h and
-            1 d that are multiples of it.
-        missing_dates: those of `dates` that have no data.
+        statistics_window: start and end of the training period, over which statistics are taken; an end
+            such as `2024` or `2024-12-31` includes all of that year or day.
+        tendency_leads: leads of the tendency statistics; by default the frequency and its multiples among
+            6 h, 12 h and 1 d.
+        missing_dates: those of `dates` without data.
         attributes: further zarr attributes, such as `description`, `licence`, `attribution`, `recipe`.
     """
 
@@ -82,36 +90,40 @@ def missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
         ValueError: if a missing date is not one of the dates.
     """
     missing = np.array(list(metadata.missing_dates), "datetime64[s]")
-    strangers = missing[~np.isin(missing, dates)]
-    if len(strangers):
+    unknown = missing[~np.isin(missing, dates)]
+    if len(unknown):
         raise ValueError(
-            f"The missing date {show_date(strangers[0])} is not one of the store's dates, which run from "
+            f"The missing date {show_date(unknown[0])} is not one of the store's dates, which run from "
             f"{show_date(dates[0])} to {show_date(dates[-1])}."
         )
     return np.isin(dates, missing)
 
 
 def tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]:
-    """Each tendency lead and its number of steps, shortest first."""
+    """The number of time steps of each tendency lead, shortest first.
+
+    Raises:
+        ValueError: if the dates are uneven, or a lead is not a multiple of their frequency.
+    """
     frequency = even_frequency(dates, "the store to be written")
     leads = metadata.tendency_leads
     if leads is None:
         usual = (lead_timedelta(lead) for lead in ("6h", "12h", "1d"))
         leads = [lead_name(frequency), *(lead_name(lead) for lead in usual if not lead % frequency)]
-    odd = [lead for lead in leads if lead_timedelta(lead) % frequency]
+    steps = {lead_name(lead): lead_timedelta(lead) / frequency for lead in leads}
+    odd = [lead for lead, count in steps.items() if count % 1]
     if odd:
         raise ValueError(
             f"The tendency leads {', '.join(odd)} are not multiples of the frequency {lead_name(frequency)}."
         )
-    steps = {lead_name(lead): int(lead_timedelta(lead) // frequency) for lead in leads}
-    return dict(sorted(steps.items(), key=lambda item: item[1]))
+    return {lead: int(steps[lead]) for lead in sorted(steps, key=steps.__getitem__)}
 
 
 def check_metadata(metadata: StoreMetadata, in_window: np.ndarray) -> None:
-    """Check names, grid and statistics window, of which `in_window` (time,) are the dates.
+    """Check names, grid and statistics window; `in_window` (time,) marks the dates in the window.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: naming what is inconsistent.
     """
     names = [variable.name for variable in metadata.variables]
     if not names or len(set(names)) < len(names):
@@ -135,22 +147,20 @@ def store_attributes(
     metadata: StoreMetadata, dates: np.ndarray, missing: np.ndarray, in_window: np.ndarray
 ) -> dict[str, Any]:
     """The attributes of the finished store, as anemoi-datasets names them; `roles` is ours."""
-    about: dict[str, dict[str, str | bool]] = {}
-    for variable in metadata.variables:
-        about[variable.name] = {"units": variable.units, "long_name": variable.long_name or variable.name}
-        for flag in ("constant_in_time", "computed_forcing"):
-            if getattr(variable, flag):
-                about[variable.name][flag] = True
+    variables = metadata.variables
+    about = {
+        variable.name: {"units": variable.units, "long_name": variable.long_name or variable.name}
+        | {flag: True for flag in ("constant_in_time", "computed_forcing") if getattr(variable, flag)}
+        for variable in variables
+    }
     return {
         "version": LAYOUT_VERSION,
         "dimensions": ["dates", "variables", "ensembles", "values"],
-        "variables": [variable.name for variable in metadata.variables],
+        "variables": [variable.name for variable in variables],
         "variables_metadata": about,
-        "roles": {variable.name: variable.role for variable in metadata.variables},
-        "constant_fields": sorted(
-            variable.name for variable in metadata.variables if variable.constant_in_time
-        ),
-        "allow_nans": [variable.name for variable in metadata.variables if variable.allow_nan],
+        "roles": {variable.name: variable.role for variable in variables},
+        "constant_fields": sorted(variable.name for variable in variables if variable.constant_in_time),
+        "allow_nans": [variable.name for variable in variables if variable.allow_nan],
         "resolution": metadata.resolution,
         "field_shape": list(metadata.field_shape),
         "dtype": "float32",

@@ -1,4 +1,4 @@
-"""What a recipe reads: any files that xarray opens, as lazy fields of named variables on one grid."""
+"""The files of a recipe: whatever xarray opens, as lazy fields of named variables on one grid."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import itertools
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from diffusion_lab.making.dimensions import at_level, select_values, unexpected
 from diffusion_lab.making.grids import Grid, check_distinct, find_grid
@@ -21,31 +18,8 @@ from diffusion_lab.spelling import nearest
 from diffusion_lab.stores.dates import check_sorted, show_date
 from diffusion_lab.stores.reading import check_group
 
-# Bytes that a task reads at once, where the file has no chunks of its own.
+# Bytes that a task reads at once, where the file itself has no chunks.
 _CHUNK_BYTES = 2 * 2**20
-
-
-@dataclass(frozen=True)
-class Field:
-    """One variable on the cells.
-
-    Attributes:
-        name: name in the files, with its level.
-        data: lazy; (time, cell), or (cell,) if it has no dates.
-        dates: (time,) datetime64[s], strictly ascending; empty if it has none.
-        units: as given in the files, or empty.
-        long_name: as given in the files, or empty.
-        file: the first of its files, for messages.
-        leap_days: whether its calendar has 29 February.
-    """
-
-    name: str
-    data: da.Array
-    dates: NDArray[np.datetime64]
-    units: str
-    long_name: str
-    file: str
-    leap_days: bool
 
 
 class Sources:
@@ -64,8 +38,8 @@ class Sources:
 
     Raises:
         FileNotFoundError: if a pattern matches nothing.
-        ValueError: naming the file, if it cannot be read, its coordinates cannot be understood, its grid
-            differs from that of the first file, or its dates are unsorted or in another file, too.
+        ValueError: naming the file that cannot be read, whose coordinates cannot be understood, whose grid
+            differs from that of the first file, or whose dates are unsorted or also in another file.
     """
 
     def __init__(
@@ -77,91 +51,88 @@ class Sources:
         select: Mapping[str, float | str],
     ) -> None:
         self.files = [file for pattern in patterns for file in _expand(pattern)]
-        self.available: set[str] = set()
-        grid = None
+        self._available: set[str] = set()
+        grid: Grid | None = None
         # Files with the same variables and levels continue one another in time.
-        series: dict[Any, list[tuple[str, xr.Dataset]]] = {}
-        left = dict(select)
+        series: dict[Any, list[xr.Dataset]] = {}
+        unused = dict(select)
         for file in self.files:
             for dataset in _open(file, storage_options):
-                self.available |= set(map(str, dataset.data_vars))
-                grid = self._checked_grid(dataset, file, coordinates, grid)
+                dataset.attrs = {"file": file}
+                self._available |= set(map(str, dataset.data_vars))
+                found = find_grid(dataset, file, coordinates)
+                if grid is None:
+                    check_distinct(found, file)
+                    grid = found
+                elif not found.equals(grid):
+                    raise ValueError(
+                        f"The grids differ: {file} has {found}, but {self.files[0]} has {grid}. "
+                        "Interpolate to one grid first, or make two stores."
+                    )
                 wanted = dataset[[name for name in dataset.data_vars if name in variables]]
                 selected = select_values(wanted, select)
                 if selected is None or not selected.data_vars:
                     continue
-                left = {name: value for name, value in left.items() if name not in _names(wanted)}
-                selected = _with_time(selected, file, coordinates.get("time"), grid)
-                key = (frozenset(map(str, selected.data_vars)), _levels(selected, grid))
-                series.setdefault(key, []).append((file, selected))
+                for name in (*wanted.coords, *wanted.dims):
+                    unused.pop(str(name), None)
+                selected = _with_time(selected, coordinates.get("time"), grid)
+                key = (frozenset(selected.data_vars), _levels(selected, grid))
+                series.setdefault(key, []).append(selected)
         if grid is None:
             raise ValueError(f"The sources {', '.join(patterns)} hold no fields.")
-        if left:
-            name, value = next(iter(left.items()))
+        for name, value in unused.items():
             raise ValueError(f"select: no file has the variables at {name} {value}.")
         self.grid = grid
-        self._joined = {key: _join(files) for key, files in series.items()}
+        self._series = [_join(files) for files in series.values()]
 
-    def _checked_grid(
-        self, dataset: xr.Dataset, file: str, coordinates: Mapping[str, str], first: Grid | None
-    ) -> Grid:
-        grid = find_grid(dataset, file, coordinates)
-        if first is None:
-            check_distinct(grid, file)
-            return grid
-        if not grid.equals(first):
-            raise ValueError(
-                f"The grids differ: {file} has {grid}, but {self.files[0]} has {first}. "
-                "Interpolate to one grid first, or make two stores."
-            )
-        return first
+    def field(self, variable: str, level: float | None) -> xr.DataArray:
+        """A variable, at one level if it has any.
 
-    def field(self, variable: str, level: float | None) -> Field:
-        """The field of a variable, at one level if it has any.
+        Returns:
+            A lazy array (time, cell), or (cell,) if it has no dates. `time` is datetime64[s] and strictly
+            ascending; its attribute `calendar` is `noleap` if 29 February is left out. The attributes are
+            `units`, `long_name`, and `file`, the first of its files.
 
         Raises:
             ValueError: if no file has it, or it is not clear which is meant.
         """
         name = variable if level is None else f"{variable} at level {level:g}"
-        holding = [key for key in self._joined if variable in key[0]]
-        if not holding:
+        series = [dataset for dataset in self._series if variable in dataset.data_vars]
+        if not series:
             raise ValueError(
-                f"No source file has a variable {variable!r}{nearest(variable, sorted(self.available))}"
+                f"No source file has a variable {variable!r}{nearest(variable, sorted(self._available))}"
             )
         found = []
-        for key in holding:
-            dataset, dates, file = self._joined[key]
+        for dataset in series:
+            file = dataset.attrs["file"]
             array = at_level(dataset[variable], level, ("time", *self.grid.dims), file)
             if array is not None:
-                found.append(self._flatten(name, array, dates, file))
+                found.append(self._flatten(name, array, file))
         if len(found) > 1:
-            files = " and ".join(field.file for field in found)
+            files = " and ".join(field.attrs["file"] for field in found)
             raise ValueError(f"{name} is in several files that do not continue one another: {files}.")
         if not found:
-            known = {
-                f"{name} {', '.join(f'{v:g}' for v in values)}" for key in holding for name, values in key[1]
-            }
+            levels = (level for dataset in series for level in _levels(dataset, self.grid))
+            known = {f"{coordinate} {', '.join(f'{v:g}' for v in values)}" for coordinate, values in levels}
             raise ValueError(
                 f"{variable} has no level {level:g}; it has {'; '.join(sorted(known)) or 'no levels at all'}."
             )
         return found[0]
 
-    def _flatten(self, name: str, array: xr.DataArray, dates: np.ndarray, file: str) -> Field:
-        missing = set(self.grid.dims) - set(array.dims)
-        if missing:
+    def _flatten(self, name: str, array: xr.DataArray, file: str) -> xr.DataArray:
+        if set(self.grid.dims) - set(array.dims):
             raise ValueError(f"{file}: {name} has the dimensions {array.dims}, not {self.grid.dims}.")
-        leading = ("time",) if "time" in array.dims else ()
-        data = array.transpose(*leading, *self.grid.dims).data
-        return Field(
-            name,
-            data.reshape(*data.shape[: len(leading)], -1),
-            dates if leading else dates[:0],
+        array = array.transpose(..., *self.grid.dims)
+        leading = array.shape[: -len(self.grid.dims)]
+        attributes = {
             # UDUNITS allows both m**2 and m2; stores say m2.
-            str(array.attrs.get("units", "")).replace("**", ""),
-            str(array.attrs.get("long_name", "")),
-            file,
-            leap_days=not leading or array["time"].attrs.get("calendar") != "noleap",
-        )
+            "units": str(array.attrs.get("units", "")).replace("**", ""),
+            "long_name": str(array.attrs.get("long_name", "")),
+            "file": file,
+        }
+        time = {"time": array["time"].variable} if leading else {}
+        dims = (*time, "cell")
+        return xr.DataArray(array.data.reshape(*leading, -1), time, dims, name, attributes)
 
 
 def _expand(pattern: str) -> list[str]:
@@ -175,15 +146,15 @@ def _expand(pattern: str) -> list[str]:
 
 def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
     """The datasets in a file: one, or several in GRIB."""
-    if "://" in file or os.path.isdir(file):
-        check_group(file, storage_options if "://" in file else None)
+    options = dict(storage_options) if "://" in file else None
+    is_zarr = "://" in file or os.path.isdir(file)
+    if is_zarr:
+        check_group(file, options)
     try:
         if file.lower().endswith((".grib", ".grb", ".grib2", ".grb2")):
             return _open_grib(file)
-        if "://" in file or os.path.isdir(file):
-            options = {"storage_options": dict(storage_options)} if "://" in file else {}
-            return [xr.open_dataset(file, engine="zarr", decode_timedelta=True, backend_kwargs=options)]
-        return [xr.open_dataset(file, decode_timedelta=True)]
+        kind: dict[str, Any] = {"engine": "zarr", "storage_options": options} if is_zarr else {}
+        return [xr.open_dataset(file, decode_timedelta=True, **kind)]
     except ImportError as error:
         raise ValueError(f"Reading {file} needs another package: {error}") from error
     except Exception as error:
@@ -204,8 +175,9 @@ def _open_grib(file: str) -> list[xr.Dataset]:
     return datasets
 
 
-def _with_time(dataset: xr.Dataset, file: str, time: str | None, grid: Grid) -> xr.Dataset:
-    """The dataset with its dates along the dimension `time`, in chunks of dask."""
+def _with_time(dataset: xr.Dataset, time: str | None, grid: Grid) -> xr.Dataset:
+    """The dataset with its dates along the dimension `time`, in dask chunks."""
+    file = dataset.attrs["file"]
     time = time or _time_name(dataset, file)
     if time is None:
         return dataset.chunk()
@@ -229,14 +201,14 @@ def _with_time(dataset: xr.Dataset, file: str, time: str | None, grid: Grid) -> 
 
 
 def _real_dates(coordinate: xr.DataArray, file: str) -> xr.Variable:
-    """Dates as datetime64 (time,); the attribute `calendar` is `noleap` if 29 February is left out.
+    """Dates as datetime64[s] (time,); the attribute `calendar` is `noleap` if 29 February is left out.
 
     Raises:
         ValueError: if they are not dates, or their calendar has dates that do not exist.
     """
     values = np.atleast_1d(coordinate.values)
     if values.dtype.kind == "M":
-        return xr.Variable("time", values)
+        return xr.Variable("time", values.astype("datetime64[s]"))
     calendar = getattr(values.flat[0], "calendar", None) if values.size else None
     if calendar is None:
         raise ValueError(
@@ -259,7 +231,7 @@ def _has_dates(coordinate: xr.DataArray) -> bool:
 
 
 def _time_name(dataset: xr.Dataset, file: str) -> str | None:
-    # The time of a forecast's fields, beside the time at which it was started.
+    # A forecast has the time at which its fields are valid beside the time at which it was started.
     if "valid_time" in dataset.coords and dataset["valid_time"].ndim < 2:
         return "valid_time"
     dated = [str(dim) for dim in dataset.dims if dim in dataset.coords and _has_dates(dataset[dim])]
@@ -273,16 +245,10 @@ def _time_name(dataset: xr.Dataset, file: str) -> str | None:
     return "time" if "time" in dataset.dims or "time" in dataset.coords else None
 
 
-def _names(dataset: xr.Dataset) -> set[str]:
-    return {str(name) for name in (*dataset.coords, *dataset.dims)}
-
-
 def _chunks(array: xr.DataArray, grid: Grid) -> dict[str, int]:
-    """The file's own chunks, else whole fields of one level; as many dates as keep a task small."""
+    """The chunks of the file, else whole fields of one level, with as many dates as keep a task small."""
     own = array.encoding.get("preferred_chunks", {})
-    sizes = {
-        str(dim): int(own.get(dim, size if dim in grid.dims else 1)) for dim, size in array.sizes.items()
-    }
+    sizes = {str(dim): int(own.get(dim, n if dim in grid.dims else 1)) for dim, n in array.sizes.items()}
     if "time" in sizes:
         step = sizes.pop("time")
         one_step = array.dtype.itemsize * step * math.prod(sizes.values())
@@ -301,27 +267,29 @@ def _levels(dataset: xr.Dataset, grid: Grid) -> tuple[tuple[str, tuple[float, ..
     )
 
 
-def _join(series: list[tuple[str, xr.Dataset]]) -> tuple[xr.Dataset, np.ndarray, str]:
-    """Files of the same variables, one after another in time; with their dates and the first's name."""
-    if "time" not in series[0][1].dims:
+def _join(series: list[xr.Dataset]) -> xr.Dataset:
+    """Files with the same variables, concatenated in time."""
+    files = [dataset.attrs["file"] for dataset in series]
+    if "time" not in series[0].dims:
         if len(series) > 1:
-            raise ValueError(f"{series[0][0]} and {series[1][0]} hold the same variables and no dates.")
-        return series[0][1], np.array([], "datetime64[s]"), series[0][0]
-    for file, dataset in series:
-        check_sorted(_dates(dataset), file)
-    series = sorted(series, key=lambda item: item[1]["time"].values[0])
-    for (file, dataset), (later_file, later) in itertools.pairwise(series):
-        if _dates(later)[0] <= _dates(dataset)[-1]:
-            raise ValueError(f"{file} and {later_file} both hold {show_date(_dates(later)[0])}.")
-    datasets = [dataset for _, dataset in series]
-    joined = datasets[0]
-    if len(datasets) > 1:
-        # Grids and levels were compared before; what has no time is taken from the first file.
-        joined = xr.concat(
-            datasets, "time", data_vars="minimal", coords="minimal", compat="override", join="override"
-        )
-    return joined, _dates(joined), series[0][0]
-
-
-def _dates(dataset: xr.Dataset) -> np.ndarray:
-    return dataset["time"].values.astype("datetime64[s]")
+            raise ValueError(f"{files[0]} and {files[1]} hold the same variables and no dates.")
+        return series[0]
+    for file, dataset in zip(files, series, strict=True):
+        check_sorted(dataset["time"].values, file)
+    series = sorted(series, key=lambda dataset: dataset["time"].values[0])
+    for dataset, later in itertools.pairwise(series):
+        first = later["time"].values[0]
+        if first <= dataset["time"].values[-1]:
+            raise ValueError(
+                f"{dataset.attrs['file']} and {later.attrs['file']} both hold {show_date(first)}."
+            )
+    # Grids and levels have been compared; what has no time is taken from the first file.
+    return xr.concat(
+        series,
+        "time",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )

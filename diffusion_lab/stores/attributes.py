@@ -1,4 +1,4 @@
-"""The attributes of a store that its reading depends on, with their types."""
+"""The attributes of a store that are used to read it, with their types."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ Role = Literal["forcing", "prognostic", "diagnostic"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+def check_role(name: str, role: str) -> None:
+    """Check the role of the variable `name`.
+
+    Raises:
+        ValueError: if there is no such role.
+    """
+    if role not in ROLES:
+        raise ValueError(f"{name}: unknown role {role!r}; a role is one of {', '.join(ROLES)}.")
+
+
 class VariableAttributes(BaseModel):
-    """What a store's attributes say of one variable."""
+    """What the attributes of a store say about a variable."""
 
     units: str | None = None
     long_name: str | None = None
@@ -20,7 +30,7 @@ class VariableAttributes(BaseModel):
 
 
 class StoreAttributes(BaseModel):
-    """Those attributes of a store that its reading depends on; others are not looked at."""
+    """The attributes that are used; others are ignored."""
 
     variables: tuple[str, ...]
     roles: dict[str, Role] = {}
