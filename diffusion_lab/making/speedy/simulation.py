@@ -1,16 +1,16 @@
 """Simulate years of weather with the SPEEDY general-circulation model (jcm, T31, 8 sigma levels).
 
-SPEEDY (Molteni 2003, doi:10.1007/s00382-002-0268-2) is a primitive-equation model with simplified physics. It
-has real continents, mountains, sea-surface temperatures and seasons, and is cheap enough (about a second of
-one core per simulated day) to make ten years of training data on a laptop.
+SPEEDY (Molteni 2003, doi:10.1007/s00382-002-0268-2) is a primitive-equation model with simplified physics,
+real continents, mountains, sea-surface temperatures and seasons. A simulated day costs about a second of one
+core, so a laptop can make ten years of training data.
 
-`simulate` writes the instantaneous T31 fields on sigma levels in chunks of ten days and resumes bit for bit
-after being killed. `pressure_level_dataset` turns the chunks into pressure-level fields on the 64 x 32
-Gaussian grid. The two stages are separate, so that the second can be improved without simulating again.
+`simulate` writes the instantaneous T31 fields on sigma levels in chunks of ten days; if killed, it resumes
+bit for bit. `pressure_level_dataset` converts the chunks to pressure levels on the 64 x 32 Gaussian grid, and
+can be improved without simulating again.
 
-Fields go from the model's 96 x 48 grid to 64 x 32 by spectral truncation at T21 (vorticity and divergence
-for the wind), after the vertical interpolation. 64 x 32 is T21's own (quadratic) grid: what it cannot hold
-is left out instead of aliased, nothing is smoothed that it can hold, and the result is exact on both grids.
+After the vertical interpolation, fields are truncated from the model's 96 x 48 grid to T21 (vorticity and
+divergence for the wind). 64 x 32 is the quadratic grid of T21: nothing is aliased, nothing that the grid can
+hold is smoothed, and the result is exact on both grids.
 
 Needs the extra `speedy` (`pip install "diffusion-lab[speedy]"`).
 """
@@ -28,7 +28,7 @@ import xarray as xr
 from rich.progress import Progress, TimeElapsedColumn
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
-from diffusion_lab.making.metadata import StoreMetadata, Variable
+from diffusion_lab.making.metadata import StoreMetadata, Variable, computed_forcings
 from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, coarsened
 from diffusion_lab.making.speedy.pressure_levels import (
     GAS_CONSTANT,
@@ -41,7 +41,7 @@ from diffusion_lab.making.speedy.pressure_levels import (
 from diffusion_lab.making.speedy.rounding import power_of_two, round_to
 from diffusion_lab.making.writer import create_store
 from diffusion_lab.stores.dates import period
-from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, CONSTANT_FORCINGS, compute_forcing
+from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, compute_forcing
 from diffusion_lab.stores.store import Store
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from jcm.model import Model
     from jcm.predictions import ModelPredictions
 
-REFERENCE_PRESSURE = 1e5  # Pa, jcm normalises surface pressure by it
+REFERENCE_PRESSURE = 1e5  # Pa, by which jcm normalises surface pressure
 TIME_STEP = 1800.0  # s
 CHUNK_DAYS = 10
 SAVE_INTERVAL = np.timedelta64(12, "h")
-# The air over Antarctica takes four months to come into balance; the rest of the troposphere two.
+# The air over Antarctica takes four months to reach equilibrium, the rest of the troposphere two.
 SPIN_UP = np.timedelta64(151, "D")
-# The two levels above sigma = 0.14 drift for years (SPEEDY has no stratospheric physics): they are dropped.
+# The two levels above sigma = 0.14 drift for years, as SPEEDY has no stratospheric physics; they are dropped.
 TOP_LEVELS = 2
 PROGNOSTIC = ("z500", "t850", "u850", "v850", "msl")
 SURFACE = ("orography", "lsm")
@@ -63,14 +63,14 @@ SURFACE = ("orography", "lsm")
 FORCINGS = tuple(name for name in COMPUTED_FORCINGS if name != "insolation")
 FORCING_STEP = 2.0**-14
 ATTRIBUTES = {
-    "z500": ("geopotential at 500 hPa", "m2 s-2"),
-    "t850": ("temperature at 850 hPa", "K"),
-    "u850": ("eastward wind at 850 hPa", "m s-1"),
-    "v850": ("northward wind at 850 hPa", "m s-1"),
-    "q700": ("specific humidity at 700 hPa", "kg kg-1"),
-    "msl": ("mean sea level pressure", "Pa"),
-    "orography": ("height of the model's ground", "m"),
-    "lsm": ("land fraction", "1"),
+    "z500": {"long_name": "geopotential at 500 hPa", "units": "m2 s-2"},
+    "t850": {"long_name": "temperature at 850 hPa", "units": "K"},
+    "u850": {"long_name": "eastward wind at 850 hPa", "units": "m s-1"},
+    "v850": {"long_name": "northward wind at 850 hPa", "units": "m s-1"},
+    "q700": {"long_name": "specific humidity at 700 hPa", "units": "kg kg-1"},
+    "msl": {"long_name": "mean sea level pressure", "units": "Pa"},
+    "orography": {"long_name": "height of the model's ground", "units": "m"},
+    "lsm": {"long_name": "land fraction", "units": "1"},
 }
 
 
@@ -79,14 +79,13 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
 
     Three settings differ from jcm's defaults:
 
-    - The orography is smoothed by heat diffusion on the sphere, exp(-K n(n+1)) with 0.2 left at n = 31.
-      Truncated sharply it has Gibbs ripples down to -276 m over the ocean around the Andes and Tibet, which
-      disturb the flow and every field near the ground; the diffusion kernel is close to positive and
-      leaves none below -32 m, at the price of a Tibet of 4040 m instead of 4630 m.
+    - The orography is smoothed by heat diffusion on the sphere, exp(-K n(n+1)) with 0.2 left at n = 31. Sharp
+      truncation leaves Gibbs ripples down to -276 m over the ocean around the Andes and Tibet, which disturb
+      every field near the ground; diffusion leaves none below -32 m, but lowers Tibet from 4630 m to 4040 m.
     - The air at rest is hydrostatic over that orography with 1013.25 hPa at sea level. jcm starts with 1000
       hPa on the mountains too, which leaves the global mean 14 hPa too high throughout.
-    - Hyperdiffusion is the original SPEEDY's (Molteni 2003: del^8, 2.4 h at n = 31). jcm damps divergence
-      by del^2, which slows the growth of synoptic waves.
+    - Hyperdiffusion is that of the original SPEEDY (Molteni 2003: del^8, 2.4 h at n = 31). jcm damps
+      divergence by del^2, which slows the growth of synoptic waves.
     """
     from jcm.diffusion import DiffusionFilter
     from jcm.dycore.dinosaur.dycore import DinosaurDycore
@@ -107,13 +106,13 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
     # The packaged forcing is one year of monthly means, repeated every year.
     forcing = ForcingData.from_file(str(climatology / "forcing.nc"), coords, align_mode="wrap_year")
     physics = speedy_physics()
-    hours = 3600.0
+    time = 2.4 * 3600.0
     diffusion = DiffusionFilter(
-        vor_q_timescale=2.4 * hours,
+        vor_q_timescale=time,
         vor_q_order=4,
-        temp_timescale=2.4 * hours,
+        temp_timescale=time,
         temp_order=4,
-        div_timescale=2.4 * hours,
+        div_timescale=time,
         div_order=4,
     )
     tracers = {tracer.name: tracer for tracer in physics.required_tracers()}
@@ -129,11 +128,11 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
 
 
 def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.datetime64) -> None:
-    """Simulate from `start` to `end` after five discarded months of spin-up and write chunks under `workdir`.
+    """Simulate from `start` to `end`, after five months of spin-up, and write chunks under `workdir`.
 
     Each chunk `sigma_<first date>.nc` holds ten days of instantaneous 00 and 12 UTC fields on the T31
-    Gaussian grid (96 x 48) and the six sigma levels below 0.14. A killed simulation continues from
-    `checkpoint.msgpack`, and gives the same bits as one that was not killed. A progress bar counts the days.
+    Gaussian grid (96 x 48) and the six sigma levels below 0.14. A killed simulation resumes from
+    `checkpoint.msgpack`, bit for bit. A progress bar counts the days.
 
     Args:
         workdir: folder of the chunks, made if missing.
@@ -170,11 +169,8 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
 def constants(model: Model) -> xr.Dataset:
     """Return the surface geopotential (m2 s-2) of the dynamics and the land fraction on the T31 grid."""
     terrain = model.dycore.terrain
-    dims = ("longitude", "latitude")
-    data = {
-        "surface_geopotential": (dims, np.asarray(terrain.phis0)),
-        "land_fraction": (dims, np.asarray(terrain.fmask)),
-    }
+    fields = {"surface_geopotential": terrain.phis0, "land_fraction": terrain.fmask}
+    data = {name: (("longitude", "latitude"), np.asarray(field)) for name, field in fields.items()}
     return xr.Dataset(data, coords=_horizontal(model)).transpose("latitude", "longitude")
 
 
@@ -182,15 +178,15 @@ def sigma_dataset(predictions: ModelPredictions, model: Model) -> xr.Dataset:
     """Return a simulated chunk as (time, level, latitude, longitude) fields, SI units, levels downwards."""
     state = predictions.dynamics
     dims = ("time", "level", "longitude", "latitude")
-    names = {
-        "temperature": "temperature",
-        "u": "u_wind",
-        "v": "v_wind",
-        "specific_humidity": "specific_humidity",
-        "geopotential": "geopotential",
+    fields = {
+        "temperature": state.temperature,
+        "u": state.u_wind,
+        "v": state.v_wind,
+        "specific_humidity": state.specific_humidity,
+        "geopotential": state.geopotential,
     }
     data: dict[str, tuple[tuple[str, ...], np.ndarray]]
-    data = {name: (dims, np.asarray(getattr(state, field))[:, TOP_LEVELS:]) for name, field in names.items()}
+    data = {name: (dims, np.asarray(field)[:, TOP_LEVELS:]) for name, field in fields.items()}
     surface_pressure = REFERENCE_PRESSURE * np.asarray(state.normalized_surface_pressure)
     data["surface_pressure"] = (("time", "longitude", "latitude"), surface_pressure)
     sigma = np.asarray(model.coords.vertical.centers)[TOP_LEVELS:]
@@ -202,9 +198,8 @@ def sigma_dataset(predictions: ModelPredictions, model: Model) -> xr.Dataset:
 def pressure_level_dataset(workdir: str | Path) -> xr.Dataset:
     """Return the simulated fields (time, latitude, longitude) on the 64 x 32 Gaussian grid, opened lazily.
 
-    z500 (m2 s-2), t850 (K), u850, v850 (m s-1), q700 (kg kg-1) and msl (Pa) in float32, and the constants
-    orography (m) and lsm (1). Each chunk is converted once and kept beside its source as
-    `fields_<first date>.nc`.
+    These are the variables of `ATTRIBUTES`, in float32; orography and lsm have no time. Each chunk is
+    converted once and kept beside its source as `fields_<first date>.nc`.
 
     Raises:
         FileNotFoundError: nothing has been simulated in `workdir`.
@@ -243,7 +238,7 @@ def chunk_fields(chunk: xr.Dataset, surface: xr.Dataset, truncation: SpectralTru
         "t850": truncation.scalar(temperature(t, sigma, ps, ground, 85000.0)),
         "u850": u850,
         "v850": v850,
-        # The truncated series of a field that is zero somewhere goes a little below.
+        # The truncated series of a field that reaches zero is slightly negative there.
         "q700": np.maximum(truncation.scalar(interpolate(q, sigma, ps, 70000.0)), 0.0),
         "msl": truncation.scalar(mean_sea_level_pressure(t, sigma, ps, ground)),
     }
@@ -251,7 +246,7 @@ def chunk_fields(chunk: xr.Dataset, surface: xr.Dataset, truncation: SpectralTru
 
 
 def constant_fields(surface: xr.Dataset) -> xr.Dataset:
-    """Return orography (m) and land-sea mask (land fraction) on the 64 x 32 grid, as means over its cells."""
+    """Return orography (m) and land fraction on the 64 x 32 grid, as means over its cells."""
     north_first = surface.sortby("latitude", ascending=False)
     fields = {
         "orography": coarsened(north_first.surface_geopotential.values / GRAVITY, 32, 64),
@@ -268,14 +263,7 @@ def _labelled(fields: dict[str, np.ndarray], time: np.ndarray | None = None) -> 
     dims: tuple[str, ...] = ("latitude", "longitude")
     if time is not None:
         dims, coords["time"] = ("time", *dims), ("time", time, {})
-    data = {
-        name: (
-            dims,
-            field.astype(np.float32),
-            dict(zip(("long_name", "units"), ATTRIBUTES[name], strict=True)),
-        )
-        for name, field in fields.items()
-    }
+    data = {name: (dims, field.astype(np.float32), ATTRIBUTES[name]) for name, field in fields.items()}
     return xr.Dataset(data, coords=coords)
 
 
@@ -289,21 +277,21 @@ def create_speedy_store(
 ) -> Store:
     """Simulate, convert and write a 12-hourly store. Finished parts are not repeated.
 
-    The fields are rounded to a power of two that errs by less than 1 % of the standard deviation of the 12 h
-    tendency, so that the store compresses well.
+    So that the store compresses well, the fields are rounded to multiples of a power of two, with an error of
+    less than 1 % of the standard deviation of the 12 h tendency.
 
     Args:
         out: path of the store.
-        start: first date. The same start gives the same weather, another start other weather.
+        start: first date. The weather depends on it alone.
         end: last date; `2025` includes all of that year.
         workdir: folder for the simulated chunks, 1.2 MB a day; by default beside the store.
-        statistics_end: last date that counts in the statistics. By default the last 365 days are left out as
-            test year, if there are more.
-        variables: the prognostic variables, of z500, t850, u850, v850, q700 and msl.
+        statistics_end: last date of the statistics. By default the last 365 days, if there are more, are
+            left out as a test year.
+        variables: the prognostic variables, from z500, t850, u850, v850, q700 and msl.
 
     Raises:
         ImportError: SPEEDY must be run and jcm is not installed.
-        KeyError: a variable that is not one of the six.
+        KeyError: a variable is not one of the six.
         ValueError: `workdir` holds a simulation that does not cover the dates.
     """
     known = [name for name in ATTRIBUTES if name not in SURFACE]
@@ -321,6 +309,7 @@ def create_speedy_store(
     if simulated_until(workdir) < last:
         simulate(workdir, first, last)
     fields = pressure_level_dataset(workdir).sel(time=slice(first, last))
+    fields = fields.stack(cell=("latitude", "longitude"), create_index=False)
     dates = fields.time.values.astype("datetime64[s]")
     if len(dates) == 0 or dates[0] != first or dates[-1] != last:
         raise ValueError(
@@ -328,12 +317,16 @@ def create_speedy_store(
         )
     training = fields.sel(time=slice(*period(start, statistics_end)))
     steps = {name: power_of_two(0.01 * float(training[name].diff("time").std())) for name in variables}
-    latitudes, longitudes = _cells(fields)
+    surface = [Variable(name, role="forcing", constant_in_time=True, **ATTRIBUTES[name]) for name in SURFACE]
     metadata = StoreMetadata(
-        variables=_described(variables),
+        variables=[
+            *(Variable(name, **ATTRIBUTES[name]) for name in variables),
+            *surface,
+            *computed_forcings(FORCINGS),
+        ],
         dates=dates,
-        latitudes=latitudes,
-        longitudes=longitudes,
+        latitudes=fields.latitude.values,
+        longitudes=fields.longitude.values,
         field_shape=(32, 64),
         resolution="N16",
         statistics_window=(start, statistics_end),
@@ -343,38 +336,17 @@ def create_speedy_store(
             "rounded_to_multiples_of": steps | dict.fromkeys((*SURFACE, *FORCINGS), FORCING_STEP),
         },
     )
-
     return create_store(out, metadata, lambda block: _stored_fields(fields.isel(time=block).load(), steps))
 
 
-def _described(prognostic: Sequence[str]) -> list[Variable]:
-    """The store's variables: those that are predicted, the surface, the computed forcings."""
-    about = [Variable(name, ATTRIBUTES[name][1], long_name=ATTRIBUTES[name][0]) for name in prognostic]
-    about += [
-        Variable(name, ATTRIBUTES[name][1], "forcing", ATTRIBUTES[name][0], constant_in_time=True)
-        for name in SURFACE
-    ]
-    return about + [
-        Variable(name, "1", "forcing", constant_in_time=name in CONSTANT_FORCINGS, computed_forcing=True)
-        for name in FORCINGS
-    ]
-
-
-def _cells(fields: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Latitudes and longitudes of the cells, (cell,) degrees, in the order of the flattened fields."""
-    mesh = np.meshgrid(fields.latitude.values, fields.longitude.values, indexing="ij")
-    return mesh[0].ravel(), mesh[1].ravel()
-
-
 def _stored_fields(fields: xr.Dataset, steps: dict[str, float]) -> np.ndarray:
-    """(time, variable, cell) in the order of `_described`, the prognostic ones rounded to their steps."""
-    latitudes, longitudes = _cells(fields)
-    dates, cells = fields.time.values.astype("datetime64[s]"), len(latitudes)
-    columns = [round_to(fields[name].values.reshape(-1, cells), step) for name, step in steps.items()]
-    constants = [fields[name].values.reshape(1, cells) for name in SURFACE]
-    computed = [compute_forcing(name, dates, latitudes, longitudes) for name in FORCINGS]
-    forcings = [round_to(field, FORCING_STEP) for field in (*constants, *computed)]
-    return np.stack(columns + [np.broadcast_to(field, columns[0].shape) for field in forcings], axis=1)
+    """(time, variable, cell) in the order of the store, the prognostic variables rounded to their steps."""
+    dates, latitudes, longitudes = (fields[name].values for name in ("time", "latitude", "longitude"))
+    prognostic = [round_to(fields[name].values, step) for name, step in steps.items()]
+    forcings = [fields[name].values for name in SURFACE]
+    forcings += [compute_forcing(name, dates, latitudes, longitudes) for name in FORCINGS]
+    rounded = [round_to(field, FORCING_STEP) for field in forcings]
+    return np.stack(np.broadcast_arrays(*prognostic, *rounded), axis=1)
 
 
 def simulated_until(workdir: str | Path) -> np.datetime64:
@@ -387,7 +359,7 @@ def simulated_until(workdir: str | Path) -> np.datetime64:
 
 
 def write_atomically(dataset: xr.Dataset, path: Path) -> None:
-    """Write a netCDF file that is either complete or absent, whenever the process is killed."""
+    """Write a netCDF file that is complete or absent, even if the process is killed."""
     partial = path.with_suffix(".partial")
     dataset.to_netcdf(partial)
     os.replace(partial, path)
