@@ -147,7 +147,7 @@ class StoreWriter:
     def _resume(self, group: zarr.Group, note: Mapping[str, Any]) -> int:
         done = int(note["done"])
         state = np.frombuffer(base64.b64decode(note["statistics"]), np.float64)
-        self._statistics.state = state.reshape(self._statistics.state.shape)
+        self._statistics.state[:] = state.reshape(self._statistics.state.shape)
         data = open_array(group, "data", self._partial)
         past = np.asarray(data[max(0, done - self._statistics.reach) : done], np.float32)
         self._statistics.remember(past[:, :, 0])
