@@ -1,4 +1,4 @@
-"""Reading zarr data that others wrote: it must not run code, and what is damaged is named."""
+"""Reading zarr data from others: it must not run code, and errors name what is damaged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ALLOWED_CODECS = frozenset({
 
 @contextmanager
 def reading(what: str, remedy: str = "Make it again, or copy it again.") -> Iterator[None]:
-    """Name what is read when a library fails on damaged data, whatever it raises.
+    """Turn whatever a library raises on damaged data into an error that names what was read.
 
     Args:
-        what: what is read, such as `the array 'data' of the store 'a.zarr'`.
-        remedy: what to do about it, a sentence.
+        what: such as `the array 'data' of the store 'a.zarr'`.
+        remedy: a sentence that says what to do.
 
     Raises:
         ValueError: in place of any error but a missing file, a missing package and a lack of memory.
@@ -59,26 +59,11 @@ def open_group(url: str, storage_options: Mapping[str, Any] | None = None) -> za
             raise FileNotFoundError(f"No zarr store at {url!r}.") from error
 
 
-def has_array(group: zarr.Group, name: str, path: str) -> bool:
-    """Whether the group at `path` has an array of this name.
-
-    Raises:
-        ValueError: if the array's metadata are damaged.
-    """
-    with reading(f"the array {name!r} of the store {path!r}"):
-        return name in group
-
-
 def open_array(group: zarr.Group, name: str, path: str) -> zarr.Array:
-    """An array of a group, after checking that to read it runs no code.
-
-    Args:
-        group: the group.
-        name: name of the array.
-        path: where the group is, for the messages.
+    """Open an array of the group at `path`, after checking that reading it runs no code.
 
     Raises:
-        ValueError: if it is damaged, is a group, or uses a codec that is not one of `ALLOWED_CODECS`.
+        ValueError: if it is damaged, is a group, or uses a codec that is not in `ALLOWED_CODECS`.
     """
     with reading(f"the array {name!r} of the store {path!r}"):
         array = group[name]
@@ -89,13 +74,13 @@ def open_array(group: zarr.Group, name: str, path: str) -> zarr.Array:
     if unsafe:
         raise ValueError(
             f"The array {name!r} of the store {path!r} uses the codec {unsafe[0]!r}, which may run code "
-            "when it is read. Ask for a copy that is compressed otherwise, for example with Blosc or Zstd."
+            "when it is read. Ask for a copy with another compression, for example Blosc or Zstd."
         )
     return array
 
 
 def check_group(path: str, storage_options: Mapping[str, Any] | None = None) -> None:
-    """Check all arrays of a group as `open_array` does, before another library reads them.
+    """Check all arrays of a group before another library reads them.
 
     Raises:
         FileNotFoundError, ValueError: as `open_group` and `open_array`.
@@ -108,7 +93,7 @@ def check_group(path: str, storage_options: Mapping[str, Any] | None = None) -> 
 
 
 def _codec_names(metadata: Any) -> Iterator[str]:
-    """Names of the codecs in an array's metadata: zarr v2's filters and compressor, v3's nested codecs."""
+    """Codecs in an array's metadata: filters and compressor of zarr v2, nested codecs of v3."""
     if isinstance(metadata, Mapping):
         for key in ("filters", "compressor", "codecs", "index_codecs", "configuration"):
             part = metadata.get(key)

@@ -15,15 +15,15 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from diffusion_lab.stores.attributes import ROLES, Role, StoreAttributes, VariableAttributes
+from diffusion_lab.stores.attributes import Role, StoreAttributes, VariableAttributes, check_role
 from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, parse_date, show_date
-from diffusion_lab.stores.reading import has_array, open_array, open_group, reading
+from diffusion_lab.stores.reading import open_array, open_group, reading
 from diffusion_lab.stores.statistics import STATISTICS, Statistics
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Bytes of decoded chunks that a store caches: a season of the example store, little beside a network.
+# Bytes of decoded chunks that a store caches: a season of the example store.
 CACHE_BYTES = 128 * 2**20
 
 _REQUIRED = ("data", "dates", "latitudes", "longitudes", *STATISTICS)
@@ -34,36 +34,32 @@ def open_store(path: str | PathLike[str], roles: Mapping[str, Role] | None = Non
 
     Args:
         path: local path, or URL that fsspec understands, of a zarr v2 or v3 group.
-        roles: roles of some variables, in place of the store's own.
+        roles: roles of some variables, which replace those in the store.
 
     Raises:
         FileNotFoundError: if there is no zarr group at `path`.
-        ValueError: if it is not such a store, or is damaged or incomplete; see `Store`.
+        KeyError: if `roles` names a variable that is not in the store.
+        ValueError: if it is not such a store, is damaged or incomplete (see `Store`), or a role is unknown.
     """
     url = fspath(path).removeprefix("file://")
-    group = open_group(url)
-    store = Store(group, url)
-    return store.with_roles(**_by_role(roles)) if roles else store
-
-
-def _by_role(roles: Mapping[str, Role]) -> dict[str, list[str]]:
-    unknown = {name: role for name, role in roles.items() if role not in ROLES}
-    if unknown:
-        name, role = next(iter(unknown.items()))
-        raise ValueError(f"{name}: unknown role {role!r}; a role is one of {', '.join(ROLES)}.")
-    return {role: [name for name, given in roles.items() if given == role] for role in ROLES}
+    store = Store(open_group(url), url)
+    for name, role in (roles or {}).items():
+        store._columns([name])
+        check_role(name, role)
+        store.roles[name] = role
+    return store
 
 
 class Store:
-    """A store opened for reading: `data` (time, variable, ensemble, cell) float32 and what describes it.
+    """A store opened for reading: `data` (time, variable, ensemble, cell) float32 and its description.
 
     Attributes:
         path: where it was opened.
         attributes: the zarr attributes.
         variables: names, in the order of the data.
-        roles: name to `"forcing"` (input only), `"prognostic"` (input and output), `"diagnostic"` (output
-            only). From the attribute `roles`, else computed forcings and constants are forcings and all
-            the others prognostic.
+        roles: `"forcing"` (input only), `"prognostic"` (input and output) or `"diagnostic"` (output only) by
+            name. Without the attribute `roles`, computed forcings and constants are forcings, and all other
+            variables are prognostic.
         dates: (time,) datetime64[s], evenly `frequency` apart, missing dates included.
         missing: (time,) bool, the dates that are declared missing.
         latitudes, longitudes: (cell,) float64, degrees.
@@ -85,7 +81,10 @@ class Store:
             raise ValueError(
                 f"The store {path!r} is not finished. Run the command that creates it again to resume."
             )
-        absent = [name for name in _REQUIRED if not has_array(group, name, path)]
+        absent = []
+        for name in _REQUIRED:
+            with reading(f"the array {name!r} of the store {path!r}"):
+                absent += [name] if name not in group else []
         if absent or "variables" not in self.attributes:
             raise ValueError(
                 f"{path!r} is not a store in the layout of anemoi-datasets: it lacks "
@@ -98,10 +97,11 @@ class Store:
             self._damaged(f"the attribute {place}: {error.errors()[0]['msg']}")
         self.variables: tuple[str, ...] = self._about.variables
         self._data = open_array(group, "data", path)
-        self._check_shapes()
-        self.dates = self._values("dates", "datetime64[s]")
-        self.latitudes = self._values("latitudes", np.float64)
-        self.longitudes = self._values("longitudes", np.float64)
+        self._check_shape()
+        times, _, _, cells = self._data.shape
+        self.dates = self._values("dates", "datetime64[s]", times)
+        self.latitudes = self._values("latitudes", np.float64, cells)
+        self.longitudes = self._values("longitudes", np.float64, cells)
         if not (np.isfinite(self.latitudes).all() and np.isfinite(self.longitudes).all()):
             self._damaged("latitudes and longitudes must be finite")
         self.statistics = self._statistics("")
@@ -116,38 +116,37 @@ class Store:
             f"The store {self.path!r} was cut short or is damaged: {what}. Make it again, or copy it again."
         )
 
-    def _check_shapes(self) -> None:
-        """Compare the sizes of the arrays, which are known before any is read."""
+    def _check_shape(self) -> None:
         shape = self._data.shape
         if len(shape) != 4 or self._data.dtype.kind != "f" or shape[1] != len(self.variables):
             self._damaged(
                 f"data has the shape {shape} and the type {self._data.dtype}, but must hold floating-point "
                 f"numbers (time, variable, ensemble, cell) of {len(self.variables)} variables"
             )
-        sizes = {"dates": shape[0], "latitudes": shape[3], "longitudes": shape[3]}
-        for name, size in (sizes | dict.fromkeys(STATISTICS, shape[1])).items():
-            found = open_array(self._group, name, self.path).shape
-            if found != (size,):
-                self._damaged(f"data has the shape {shape} (time, variable, ensemble, cell), {name} {found}")
         if math.prod(self.field_shape) != shape[3] or min(self.field_shape) < 1:
             self._damaged(f"the attribute field_shape is {list(self.field_shape)}, of {shape[3]} cells")
         if len(set(self.variables)) < len(self.variables):
             self._damaged("the attribute variables names a variable twice")
 
-    def _values(self, name: str, dtype: Any) -> NDArray[Any]:
+    def _values(self, name: str, dtype: Any, size: int) -> NDArray[Any]:
+        """The array `name`, which must have the shape (size,)."""
         array = open_array(self._group, name, self.path)
+        if array.shape != (size,):
+            shape = f"{self._data.shape} (time, variable, ensemble, cell)"
+            self._damaged(f"data has the shape {shape}, {name} {array.shape}")
         with reading(f"the array {name!r} of the store {self.path!r}"):
             return np.asarray(array[...]).astype(dtype)
 
     def _statistics(self, prefix: str) -> Statistics:
         """The statistics in the arrays `{prefix}mean` and so on; NaN for a variable without any value."""
-        arrays = {name: self._values(f"{prefix}{name}", np.float64) for name in STATISTICS}
-        stacked = np.stack([values.ravel() for values in arrays.values()])
+        count = len(self.variables)
+        arrays = {name: self._values(f"{prefix}{name}", np.float64, count) for name in STATISTICS}
+        stacked = np.stack(list(arrays.values()))
         empty = np.isnan(stacked).all(axis=0)
-        wrong = ~empty & ~(np.isfinite(stacked).all(axis=0) & (arrays["stdev"].ravel() >= 0))
+        wrong = ~empty & ~(np.isfinite(stacked).all(axis=0) & (arrays["stdev"] >= 0))
         if wrong.any():
             column = int(wrong.argmax())
-            values = ", ".join(f"{name} {arrays[name].ravel()[column]:g}" for name in STATISTICS)
+            values = ", ".join(f"{name} {arrays[name][column]:g}" for name in STATISTICS)
             self._damaged(f"the statistics {prefix.rstrip('_')} of {self.variables[column]} are {values}")
         return Statistics(**arrays)
 
@@ -177,14 +176,12 @@ class Store:
     @cached_property
     def constants(self) -> frozenset[str]:
         """The time-invariant variables, by either of the attributes that declare them."""
-        listed = self._about.constant_fields
-        return frozenset(
-            name for name in self.variables if name in listed or self._metadata(name).constant_in_time
-        )
+        flagged = {name for name in self.variables if self._metadata(name).constant_in_time}
+        return frozenset(flagged | set(self._about.constant_fields).intersection(self.variables))
 
     @property
     def statistics_window(self) -> tuple[str, str] | None:
-        """First and last date of the statistics, the training period; None if the store does not say."""
+        """First and last date of the training period, over which statistics were taken; None if unknown."""
         start, end = self._about.statistics_start_date, self._about.statistics_end_date
         return (start, end) if start and end else None
 
@@ -195,18 +192,16 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all the data as they are read, uncompressed."""
+        """Bytes of the uncompressed data."""
         return 4 * self._data.size
 
     def lost_chunks(self) -> int:
-        """Number of absent chunks whose dates are not declared missing; lists the files."""
+        """Number of absent chunks whose dates are not declared missing. Lists the files of the store."""
         length = self._data.chunks[0]
         starts = range(0, len(self.dates), length)
         empty = sum(bool(self.missing[start : start + length].all()) for start in starts)
-        others = math.prod(
-            -(-size // chunk) for size, chunk in zip(self._data.shape[1:], self._data.chunks[1:], strict=True)
-        )
-        return max(0, (len(starts) - empty) * others - self._data.nchunks_initialized)
+        expected = self._data.nchunks // len(starts) * (len(starts) - empty)
+        return max(0, expected - self._data.nchunks_initialized)
 
     def with_roles(
         self,
@@ -221,22 +216,16 @@ class Store:
             KeyError: if a variable is not in the store.
             ValueError: if a variable is named twice.
         """
-        given: dict[Role, Sequence[str]] = {
-            "forcing": forcing,
-            "prognostic": prognostic,
-            "diagnostic": diagnostic,
-        }
-        named = [name for names in given.values() for name in names]
-        self._columns(named)
+        named = (*forcing, *prognostic, *diagnostic)
         if len(set(named)) < len(named):
             twice = sorted({name for name in named if named.count(name) > 1})
             raise ValueError(f"A variable has one role; given more than once: {', '.join(twice)}.")
-        other = Store(self._group, self.path)
-        other.roles = self.roles | {name: role for role, names in given.items() for name in names}
-        return other
+        roles = self.roles | dict.fromkeys(forcing, "forcing")
+        roles |= dict.fromkeys(prognostic, "prognostic") | dict.fromkeys(diagnostic, "diagnostic")
+        return open_store(self.path, roles)
 
     def units(self, variable: str) -> str:
-        """Units of a variable, empty if the store does not say.
+        """Units of a variable, empty if unknown.
 
         Raises:
             KeyError: if the variable is not in the store.
@@ -245,7 +234,7 @@ class Store:
         return self._metadata(variable).units or ""
 
     def long_name(self, variable: str) -> str:
-        """Name of a variable in words; its short name if the store does not say.
+        """Name of a variable in words, or its short name.
 
         Raises:
             KeyError: if the variable is not in the store.
@@ -257,10 +246,8 @@ class Store:
     def tendency_leads(self) -> tuple[str, ...]:
         """The leads of `tendency_statistics`, shortest first."""
         with reading(f"the names of the arrays of the store {self.path!r}"):
-            found = [
-                re.fullmatch(r"statistics_tendencies_(.+)_mean", name) for name in self._group.array_keys()
-            ]
-        return tuple(sorted((match[1] for match in found if match), key=lead_timedelta))
+            names = "\n".join(self._group.array_keys())
+        return tuple(sorted(re.findall("^statistics_tendencies_(.+)_mean$", names, re.M), key=lead_timedelta))
 
     def tendency_statistics(self, lead: str | np.timedelta64) -> Statistics:
         """Statistics of x(t) - x(t - lead) over the statistics window.
@@ -274,10 +261,6 @@ class Store:
                 f"The store {self.path!r} has no tendency statistics for the lead {name!r}; it has "
                 f"{', '.join(self.tendency_leads) or 'none'}."
             )
-        for stat in STATISTICS:
-            shape = open_array(self._group, f"statistics_tendencies_{name}_{stat}", self.path).shape
-            if shape != (len(self.variables),):
-                self._damaged(f"statistics_tendencies_{name}_{stat} has the shape {shape}")
         return self._statistics(f"statistics_tendencies_{name}_")
 
     def index(self, date: np.datetime64 | str) -> int:
@@ -299,11 +282,11 @@ class Store:
     def read(
         self, time_index: int | slice | Sequence[int] | np.ndarray, variables: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Read some dates.
+        """Read the fields at some dates.
 
         Args:
             time_index: an index, a slice or several indices into `dates`.
-            variables: which variables, in which order; all of them by default.
+            variables: names, in the order wanted; all by default.
 
         Returns:
             (time, variable, ensemble, cell) float32, also for a single index; missing dates are NaN.
@@ -313,7 +296,7 @@ class Store:
             IndexError: if a time index is out of range.
             ValueError: if a date that is not declared missing holds no data at all.
         """
-        columns = self._columns(variables if variables is not None else self.variables)
+        columns = self._columns(self.variables if variables is None else variables)
         times = np.atleast_1d(np.arange(len(self.dates))[time_index])
         if len(times) == 0:
             return np.empty((0, len(columns), *self._data.shape[2:]), np.float32)
@@ -334,7 +317,7 @@ class Store:
         return np.stack([self._chunk(int(number))[row] for number, row in zip(numbers, rows, strict=True)])
 
     def _chunk(self, number: int) -> NDArray[np.float32]:
-        """One chunk of dates. The last used are kept: training reads dates in random order."""
+        """One chunk of dates. The last used are cached, as training reads dates in random order."""
         if number in self._chunks:
             self._chunks.move_to_end(number)
             return self._chunks[number]
@@ -345,13 +328,13 @@ class Store:
         return self._chunks[number]
 
     def _decode(self, times: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        first, *_, last = (*self.dates[times], self.dates[times][-1])
-        where = f"from {show_date(first)} to {show_date(last)}"
+        dates = self.dates[times]
+        where = f"from {show_date(dates[0])} to {show_date(dates[-1])}"
         with reading(f"the array 'data' of the store {self.path!r} {where}"):
             return np.asarray(self._data.oindex[times], np.float32)
 
     def _check_present(self, times: np.ndarray, stored: np.ndarray) -> None:
-        # Zarr reads an absent chunk as NaN; a look at the first cell finds the candidates cheaply.
+        # Zarr reads an absent chunk as NaN; the first cell is a cheap first test.
         suspects = np.isnan(stored[..., 0]).all(axis=(1, 2)) & ~self.missing[times]
         for time in np.flatnonzero(suspects):
             if np.isnan(stored[time]).all():
@@ -368,17 +351,14 @@ class Store:
         return [self.variables.index(name) for name in variables]
 
     def to_xarray(self) -> xr.Dataset:
-        """The store as a lazy Dataset: one variable (time, ensemble, cell) each, with its units and role."""
+        """The store as a lazy Dataset of variables (time, ensemble, cell) with their units and roles."""
         import dask.array as da
         import xarray as xr
 
         data = da.from_array(self._data, chunks=self._data.chunks)
+        about = [{"units": self.units(name), "role": self.roles[name]} for name in self.variables]
         fields = {
-            name: (
-                ("time", "ensemble", "cell"),
-                data[:, column],
-                {"units": self.units(name), "role": self.roles[name]},
-            )
+            name: (("time", "ensemble", "cell"), data[:, column], about[column])
             for column, name in enumerate(self.variables)
         }
         coordinates = {
