@@ -7,33 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusion_lab.stores.dates import lead_name, lead_timedelta
-    from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, CONSTANT_FORCINGS, compute_forcing
-    from diffusion_lab.stores.statistics import Statistics
-    from diffusion_lab.stores.store import Role, Store, open_store
+    from diffusion_lab.stores.forcings import compute_forcing
+    from diffusion_lab.stores.store import Store, open_store
 
-__all__ = [
-    "COMPUTED_FORCINGS",
-    "CONSTANT_FORCINGS",
-    "Role",
-    "Statistics",
-    "Store",
-    "compute_forcing",
-    "lead_name",
-    "lead_timedelta",
-    "open_store",
-]
-_MODULES = {
-    "COMPUTED_FORCINGS": "forcings",
-    "CONSTANT_FORCINGS": "forcings",
-    "Role": "store",
-    "Statistics": "statistics",
-    "Store": "store",
-    "compute_forcing": "forcings",
-    "lead_name": "dates",
-    "lead_timedelta": "dates",
-    "open_store": "store",
-}
+__all__ = ["Store", "compute_forcing", "open_store"]
+_MODULES = {"Store": "store", "compute_forcing": "forcings", "open_store": "store"}
 
 
 def __getattr__(name: str) -> Any:
