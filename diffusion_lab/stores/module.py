@@ -19,20 +19,19 @@ from diffusion_lab.stores.variables import Variables
 def forecast_starts(
     store: Store, step: np.timedelta64, multistep_input: int, window: Sequence[str | np.datetime64] | None
 ) -> np.ndarray:
-    """Dates from which a one-step forecast can be made and checked with data inside a window.
+    """Dates from which a one-step forecast can be made and verified with data inside a window.
 
     Args:
         store: an open store.
         step: forecast step, a multiple of the store's frequency.
-        multistep_input: past states needed, `step` apart, the start among them.
-        window: first and last date that may be touched, each at its own precision ("2024" is the whole
-            year); None for all.
+        multistep_input: number of input states, `step` apart, the last of them at the start.
+        window: first and last date of the data, see `dates.period`; None for all.
 
     Returns:
-        (start,) datetime64[s]; dates whose sample touches a missing date are left out.
+        (start,) datetime64[s], without those whose sample includes a missing date.
 
     Raises:
-        ValueError: if the step does not fit the store, or no start is left.
+        ValueError: if the step is not a multiple of the frequency, or there is no start.
     """
     stride, rest = divmod(step, store.frequency)
     if rest or stride < 1:
@@ -48,10 +47,8 @@ def forecast_starts(
     starts = starts[np.all([good[starts + offset] for offset in offsets], axis=0)]
     if len(starts) == 0:
         raise ValueError(
-            f"no sample of {multistep_input} input states and a target, each {lead_name(step)} apart, lies "
-            f"between {show_date(first)} and {show_date(last)} in the store {store.path!r}, which "
-            f"holds {show_date(store.dates[0])} to {show_date(store.dates[-1])} every "
-            f"{lead_name(store.frequency)}. "
+            f"no sample of {multistep_input} input states and a target, each {lead_name(step)} apart, is "
+            f"between {show_date(first)} and {show_date(last)} in {store!r}. "
             "Choose other dates, or a shorter step: data.timestep (in Python, step)"
         )
     return store.dates[starts]
@@ -89,15 +86,15 @@ class ForecastDataset(Dataset):
 class StepSampler(Sampler[int]):
     """A shuffled stream of samples that can start at any training step, which makes resuming exact.
 
-    Position p of the stream is entry p mod n of the permutation of epoch p // n, so it depends on the seed
-    and the step alone, never on what was drawn before. Of several devices each takes its batch of every step:
-    together they take what one device with as large a batch does.
+    Position p of the stream is entry p mod n of the permutation of epoch p // n, so it depends only on the
+    seed and the step. Each of several devices takes its batch of every step: together they take what one
+    device with as large a batch does.
 
     Args:
         num_samples: n.
-        batch_size: samples a step, on each device.
+        batch_size: samples per step and device.
         num_steps: steps of the whole training.
-        seed: of the permutations.
+        seed: seed of the permutations.
         first_step: the step to start from.
         device: number of this device.
         num_devices: how many take part.
@@ -118,7 +115,7 @@ class StepSampler(Sampler[int]):
         self.device, self.num_devices = device, num_devices
 
     def __len__(self) -> int:
-        """Length of the whole stream, wherever it starts: Lightning counts the steps done on its own."""
+        """Length of the whole stream, as Lightning itself counts the steps done."""
         return self.num_steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
@@ -140,14 +137,14 @@ class ForecastDataModule(LightningDataModule):
         store: an open store.
         variables: inputs and outputs of the network.
         train: first and last date of the training window.
-        validation: likewise; its starts are thinned evenly to `validation_starts`.
-        step: forecast step, a timedelta64 or such as "1d".
-        multistep_input: past states.
-        batch_size: samples a training step, on each device.
-        num_steps: training steps.
-        validation_starts: forecasts made in each validation.
-        num_workers: processes that read ahead; 0 reads between steps.
-        seed: of the order of the samples.
+        validation: first and last date of the validation window.
+        step: forecast step, a timedelta64 or a length such as "1d".
+        multistep_input: number of input states.
+        batch_size: samples per training step and device.
+        num_steps: number of training steps.
+        validation_starts: number of forecasts in each validation, spread evenly over the window.
+        num_workers: number of processes that read ahead; 0 reads between steps.
+        seed: seed of the order of the samples.
     """
 
     def __init__(
@@ -172,33 +169,29 @@ class ForecastDataModule(LightningDataModule):
             num_workers,
             seed,
         )
-        length = lead_timedelta(step)
-        reader = StateReader(store, variables)
-
-        def dataset(starts: np.ndarray) -> ForecastDataset:
-            return ForecastDataset(reader, starts, length, multistep_input)
-
-        self.train_set = dataset(forecast_starts(store, length, multistep_input, train))
-        starts = forecast_starts(store, length, multistep_input, validation)
-        self.validation_set = dataset(spread_out(starts, validation_starts))
+        length, reader = lead_timedelta(step), StateReader(store, variables)
+        starts = forecast_starts(store, length, multistep_input, train)
+        self.train_set = ForecastDataset(reader, starts, length, multistep_input)
+        starts = spread_out(forecast_starts(store, length, multistep_input, validation), validation_starts)
+        self.validation_set = ForecastDataset(reader, starts, length, multistep_input)
 
     def train_dataloader(self) -> DataLoader:
         """Batches (x, state) from the trainer's current step on."""
-        done, device, num_devices = (
-            (self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
-            if self.trainer
-            else (0, 0, 1)
-        )
+        done = self.trainer.global_step if self.trainer else 0
         sampler = StepSampler(
-            len(self.train_set), self.batch_size, self.num_steps, self.seed, done, device, num_devices
+            len(self.train_set), self.batch_size, self.num_steps, self.seed, done, *self._device()
         )
         return self._loader(self.train_set, self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        """One start a batch; of several devices each takes its share of the starts."""
-        device, num_devices = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """Batches of one start; each device takes its share of the starts."""
+        device, num_devices = self._device()
         starts = range(device, len(self.validation_set), num_devices)
         return self._loader(self.validation_set, 1, starts)
+
+    def _device(self) -> tuple[int, int]:
+        """The rank of this device, and the number of devices."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Dataset, batch_size: int, sampler: Iterable[int]) -> DataLoader:
         workers = self.num_workers
