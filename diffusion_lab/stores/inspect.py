@@ -1,4 +1,4 @@
-"""What is in a store, as a table for the terminal."""
+"""The contents of a store, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_lab.stores.store import Store
 
 
 def describe_store(store: Store) -> RenderableType:
-    """Describe a store: dates, grid and size, then a line with role, units and statistics per variable."""
+    """Describe a store: dates, grid and size, then the role, units and statistics of each variable."""
     about = Table.grid(padding=(0, 2))
     for name, value in _facts(store).items():
         about.add_row(name, value)
@@ -32,41 +32,32 @@ def describe_store(store: Store) -> RenderableType:
 
 
 def _facts(store: Store) -> dict[str, str]:
-    attributes = store.attributes
-    resolution = str(attributes.get("resolution", ""))
-    shape = store.field_shape
-    grid = (
-        f"{' x '.join(map(str, shape))} = {len(store.latitudes)} cells"
-        if len(shape) > 1
-        else f"{shape[0]} cells"
-    )
-    # A list of stations has no resolution but their number.
-    named = resolution not in ("", str(shape[0]))
+    about = {name: str(value) for name, value in store.attributes.items()}
+    shape, lat, lon = store.field_shape, store.latitudes, store.longitudes
+    places = f"latitude {lat.min():g} to {lat.max():g}, longitude {lon.min():g} to {lon.max():g}"
+    grid = f"{' x '.join(map(str, shape))} = {len(lat)} cells" if len(shape) > 1 else f"{len(lat)} cells"
+    # The resolution of a list of stations is only their number.
+    if about.get("resolution", "") not in ("", str(shape[0])):
+        grid = f"{about['resolution']}, {grid}"
+    first, last = (show_date(date) for date in store.dates[[0, -1]])
     missing = [show_date(date) for date in store.dates[store.missing]]
-    window = store.statistics_window
+    some = f"{len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+    window = " to ".join(store.statistics_window or ("unknown dates",))
+    leads = ", ".join(f"Δ{lead}" for lead in store.tendency_leads)
     files, root = fsspec.core.url_to_fs(store.path)
     lost = store.lost_chunks()
     facts = {
         "store": store.path,
-        "description": str(attributes.get("description", "")),
-        "dates": f"{len(store.dates)}, {show_date(store.dates[0])} to {show_date(store.dates[-1])}, "
-        f"every {lead_name(store.frequency)}",
-        "missing": f"{len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-        if missing
-        else "none",
-        "statistics": f"over {window[0]} to {window[1]}" if window else "over unknown dates",
-        "tendencies": f"Δ{', Δ'.join(store.tendency_leads)}: standard deviation of the change"
-        if store.tendency_leads
-        else "none",
-        "grid": f"{f'{resolution}, ' if named else ''}{grid}, "
-        f"latitude {store.latitudes.min():g} to {store.latitudes.max():g}, "
-        f"longitude {store.longitudes.min():g} to {store.longitudes.max():g}",
+        "description": about.get("description"),
+        "dates": f"{len(store.dates)}, {first} to {last}, every {lead_name(store.frequency)}",
+        "missing": some if missing else "none",
+        "statistics": f"over {window}",
+        "tendencies": f"{leads}: standard deviation of the change" if leads else "none",
+        "grid": f"{grid}, {places}",
         "members": str(store.ensemble_size),
         "size": f"{files.du(root) / 2**20:.1f} MiB on disk, {store.nbytes / 2**20:.1f} MiB as float32",
-        "licence": str(attributes.get("licence", "")),
-        "attribution": str(attributes.get("attribution", "")),
-        "CUT SHORT": f"{lost} chunks of data are missing; make the store again, or copy it again."
-        if lost
-        else "",
+        "licence": about.get("licence"),
+        "attribution": about.get("attribution"),
+        "CUT SHORT": lost and f"{lost} chunks of data are missing; make the store again, or copy it again.",
     }
-    return {name: value for name, value in facts.items() if value}
+    return {name: str(value) for name, value in facts.items() if value}
