@@ -1,9 +1,9 @@
-"""Make the shipped example from the training store: two years of it, compressed as far as zarr goes.
+"""Make the shipped example: two years of the training store, compressed as far as zarr allows.
 
     diffusion-lab data create speedy example_train.zarr
     python -m diffusion_lab.making.example example_train.zarr
 
-The statistics stay those of the training years.
+The statistics are still those of the training years.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LARGEST_CHUNK = 34  # dates
 def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> Store:
     """Copy the dates from `start` to `end` to a new, strongly compressed zarr v2 store.
 
-    The fields are multiples of a power of two (the attribute `rounded_to_multiples_of`), so that they are
-    integers after scaling; twice the difference between neighbouring cells leaves small integers, whose bits
-    are sorted by weight and packed by zstd. That is exact, and a third smaller than zstd on the floats.
+    The fields are multiples of a power of two (the attribute `rounded_to_multiples_of`), so they become
+    integers when scaled. Second differences between neighbouring cells are small integers, whose bits are
+    sorted by weight and packed by zstd. This is exact, and a third smaller than zstd on the floats.
 
     Args:
-        store: a store whose fields are rounded so.
-        path: of the new store; what is there is replaced.
+        store: a store whose fields are rounded in this way.
+        path: path of the new store; whatever is there is replaced.
         start: first date.
         end: last date; `2025` includes all of that year.
 
     Returns:
-        The new store. Statistics are those of `store`.
+        The new store, with the statistics of `store`.
 
     Raises:
         ValueError: no date of the store is in the period, or a copied value is not the original.
@@ -56,7 +56,7 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
     partial = f"{fspath(path)}.partial"
     target = zarr.open_group(partial, mode="w", zarr_format=2)
     shape = (len(chosen), *open_array(source, "data", store.path).shape[1:])
-    # All chunks are full: the padding of a last one, NaN, would not become an integer.
+    # All chunks are full, as the NaN that pads a last chunk would not become an integer.
     size = next(count for count in range(LARGEST_CHUNK, 0, -1) if len(chosen) % count == 0)
     chunks = (size, *shape[1:])
     data = target.create_array(
@@ -79,9 +79,8 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
             )
     for name, array in source.arrays():
         if name != "data":
-            values = np.asarray(array[:])[chosen] if name == "dates" else np.asarray(array[:])
-            copy = target.create_array(name, data=values, chunks=values.shape)
-            copy.attrs.put(dict(array.attrs))
+            values = np.asarray(array[:])[chosen if name == "dates" else slice(None)]
+            target.create_array(name, data=values, chunks=values.shape, attributes=dict(array.attrs))
     dates = [str(store.dates[index]) for index in (chosen[0], chosen[-1])]
     target.attrs.put(
         store.attributes

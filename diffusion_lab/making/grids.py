@@ -16,8 +16,6 @@ _UNITS = {
     "latitude": ("degrees_north", "degree_north", "degrees_n", "degree_n"),
     "longitude": ("degrees_east", "degree_east", "degrees_e", "degree_e"),
 }
-# GRIB's name of a grid without cells: its name in words, and how to convert it.
-_GRIB_GRIDS = {"sh": ("sh (spherical harmonics)", "cdo sp2gpl")}
 _SAME_PLACE = 1e-4  # degrees
 
 
@@ -113,7 +111,9 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
     kinds = (array.attrs.get("GRIB_gridType") for array in dataset.values())
     kind = next(filter(None, kinds), None)
     if not found and kind:
-        name, convert = _GRIB_GRIDS.get(kind, (kind, "cdo -setgridtype,regular"))
+        name, convert = (
+            ("sh (spherical harmonics)", "cdo sp2gpl") if kind == "sh" else (kind, "cdo -setgridtype,regular")
+        )
         raise ValueError(
             f"{file}: the fields are on the grid {name}, without latitudes and longitudes. Convert them to a "
             f"latitude-longitude grid first, for example with {convert} IN OUT."

@@ -80,7 +80,8 @@ class Sources:
                 series.setdefault(key, []).append(selected)
         if grid is None:
             raise ValueError(f"The sources {', '.join(patterns)} hold no fields.")
-        for name, value in unused.items():
+        if unused:
+            name, value = unused.popitem()
             raise ValueError(f"select: no file has the variables at {name} {value}.")
         self.grid = grid
         self._series = [_join(files) for files in series.values()]

@@ -1,9 +1,8 @@
 """A climatology of two harmonics: a baseline for forecasts and the reference of anomalies.
 
-Per hour of the day, variable and cell, x(t) = c_0 + sum over k = 1, 2 of a_k cos(k t) + b_k sin(k t), where
-t goes from 0 to 2π through the year. The annual and the semi-annual cycle are a few numbers, known at every
-date, and fitted by least squares to all years at once, so they are free of the weather of
-single days, unlike a mean over a few years.
+Per hour of the day, variable and cell, x(t) = c_0 + sum over k = 1, 2 of a_k cos(k t) + b_k sin(k t), where t
+runs from 0 to 2π through the year. The annual and semi-annual cycles are fitted by least squares to all years
+at once. Unlike a mean over a few years, they are free of the weather of single days.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Climatology:
 
     Attributes:
         variables: names, in the order of `coefficients`.
-        hours: (hour,) hours of the day, UTC, at which it is known.
+        hours: (hour,) hours of the day, UTC, that were fitted.
         coefficients: (hour, 5, variable, cell) float32, of 1, cos t, sin t, cos 2t, sin 2t.
     """
 
@@ -46,17 +45,17 @@ class Climatology:
         """
         dates = np.atleast_1d(np.asarray(dates)).astype("datetime64[s]")
         hours = hour_of_day(dates)
-        if not np.isin(hours, self.hours).all():
-            date = dates[~np.isin(hours, self.hours)][0]
+        unknown = dates[~np.isin(hours, self.hours)]
+        if len(unknown):
+            known = ", ".join(map(str, self.hours))
             raise KeyError(
-                f"No climatology at {show_date(date)}: it is known at the hours "
-                f"{', '.join(map(str, self.hours))} UTC."
+                f"No climatology at {show_date(unknown[0])}: it was fitted at the hours {known} UTC."
             )
         at_hour = self.coefficients[np.searchsorted(self.hours, hours)]
         return np.einsum("tk,tkvc->tvc", harmonics(dates), at_hour).astype(np.float32)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a compressed .npz file, which has its name once it is complete."""
+        """Write a compressed .npz file, which gets its name once it is complete."""
         variables, partial = np.array(self.variables), f"{fspath(path)}.partial"
         with open(partial, "wb") as file:
             np.savez_compressed(file, variables=variables, hours=self.hours, coefficients=self.coefficients)
@@ -85,10 +84,10 @@ def fit_climatology(
     """Fit the harmonics to the dates of `store` from `start` to `end`, by least squares in float64.
 
     Args:
-        store: a store of one ensemble member. It is read in blocks.
+        store: a store of one ensemble member, which is read in blocks.
         start: first date, such as `2020`.
         end: last date; `2024` includes all of that year.
-        variables: names; by default all but the forcings.
+        variables: names; by default all except the forcings.
 
     Raises:
         ValueError: an hour of the day has fewer than five dates in the window.
@@ -118,11 +117,10 @@ def fit_climatology(
 
 
 def harmonics(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
-    """Return 1, cos t, sin t, cos 2t, sin 2t (time, 5); t = 2π times the part of the year that has passed."""
-    year = dates.astype("datetime64[Y]")
-    passed = (dates - year).astype("timedelta64[s]") / np.timedelta64(1, "s")
-    length = ((year + 1).astype("datetime64[s]") - year.astype("datetime64[s]")) / np.timedelta64(1, "s")
-    t = 2 * np.pi * passed / length
+    """Return 1, cos t, sin t, cos 2t, sin 2t (time, 5), with t = 2π times the fraction of the year."""
+    year, second = dates.astype("datetime64[Y]"), np.timedelta64(1, "s")
+    length = ((year + 1).astype("datetime64[s]") - year.astype("datetime64[s]")) / second
+    t = 2 * np.pi * ((dates - year).astype("timedelta64[s]") / second) / length
     return np.stack([np.ones_like(t), np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)], axis=-1)
 
 
@@ -134,7 +132,7 @@ def hour_of_day(dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
 def climatology_of(store: Store) -> Climatology:
     """The climatology of a store: the file beside it, else one fitted to the store's statistics window.
 
-    Beside `NAME.zarr` it is `NAME_climatology.npz`: the shipped store holds too few years to fit one.
+    The file beside `NAME.zarr` is `NAME_climatology.npz`. The shipped store has too few years to fit one.
 
     Raises:
         ValueError: the file is damaged or belongs to another grid, the store does not name its statistics
@@ -143,10 +141,11 @@ def climatology_of(store: Store) -> Climatology:
     beside = Path(store.path.removesuffix(".zarr") + "_climatology.npz")
     if beside.is_file():
         climatology = Climatology.load(beside)
-        if climatology.coefficients.shape[-1] != len(store.latitudes):
+        cells = climatology.coefficients.shape[-1]
+        if cells != len(store.latitudes):
             raise ValueError(
-                f"The climatology {str(beside)!r} has {climatology.coefficients.shape[-1]} cells, the store "
-                f"{len(store.latitudes)}. Remove it to have one fitted."
+                f"The climatology {str(beside)!r} has {cells} cells, the store {len(store.latitudes)}. "
+                "Remove it to have one fitted."
             )
         return climatology
     if store.statistics_window is None:

@@ -14,14 +14,14 @@ _DATE_REMEDY = "write it as 2025, 2025-06, 2025-06-15 or 2025-06-15T12"
 
 
 class Period(NamedTuple):
-    """A stretch of time: its first and its last second, both of which belong to it."""
+    """A period of time, given by its first and last second."""
 
     first: np.datetime64
     last: np.datetime64
 
 
 def parse_date(date: object) -> np.datetime64:
-    """The one reader of dates that users write.
+    """Read a date that a user wrote.
 
     Args:
         date: `"2025"`, `"2025-01"`, `"2025-01-15"`, `"2025-01-15T12:30:00"`; compact as in the guide,
@@ -54,13 +54,13 @@ def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
     """Length of a lead time or frequency.
 
     Args:
-        lead: `"6h"`, `"1d"`, `"30m"`, `"90s"`; a bare number counts hours (as in old stores); or a timedelta.
+        lead: `"6h"`, `"1d"`, `"30m"`, `"90s"`; a number of hours, as in old stores; or a timedelta.
 
     Returns:
         The length in whole seconds, `timedelta64[s]`.
 
     Raises:
-        ValueError: it is not such a text, or the length is not positive.
+        ValueError: it is written in another way, or is not positive.
     """
     if isinstance(lead, np.timedelta64):
         seconds = int(lead.astype("timedelta64[s]").astype(int))
@@ -75,7 +75,7 @@ def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
 
 
 def lead_name(lead: str | int | np.timedelta64) -> str:
-    """The one spelling of a lead time: in the largest unit that divides it, so 24 hours are `1d`.
+    """Spell a lead time in the largest unit that divides it, so 24 hours are `1d`.
 
     Raises:
         ValueError: as `lead_timedelta`.
@@ -86,16 +86,16 @@ def lead_name(lead: str | int | np.timedelta64) -> str:
 
 
 def show_date(date: np.datetime64) -> str:
-    """A date to the minute, for messages: `2025-01-31T12:00`."""
+    """A date to the minute, for messages, such as `2025-01-31T12:00`."""
     return str(date.astype("datetime64[m]"))
 
 
 def period(start: np.datetime64 | str, end: np.datetime64 | str) -> Period:
-    """First and last second of the time between two dates.
+    """The period from one date to another, each taken at the precision that it is written with.
 
     Args:
-        start: date at its own precision: `2024` begins on 1 January at 00 UTC.
-        end: likewise, and included: `2024` ends on 31 December at 23:59:59, `2024-12-31T12` at 12:59:59.
+        start: `2024` begins on 1 January at 00 UTC.
+        end: included; `2024` ends on 31 December at 23:59:59, `2024-12-31T12` at 12:59:59.
 
     Raises:
         ValueError: one of them is not a date, see `parse_date`, or the end is before the start.
@@ -110,12 +110,12 @@ def period(start: np.datetime64 | str, end: np.datetime64 | str) -> Period:
 def spread_out(
     dates: NDArray[np.datetime64], count: int, every: np.timedelta64 | None = None
 ) -> NDArray[np.datetime64]:
-    """Choose start dates: `count` of them evenly, or one each `every` from the first.
+    """Choose start dates.
 
     Args:
         dates: (start,) possible dates.
-        count: how many at most.
-        every: time between starts; evenly over all dates if left out.
+        count: the largest number of starts.
+        every: time between starts, from the first; by default they are spread evenly over all dates.
     """
     if every is None:
         return dates[np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int)]
@@ -124,36 +124,22 @@ def spread_out(
 
 
 def check_sorted(dates: np.ndarray, source: str) -> None:
-    """Check that dates strictly ascend.
-
-    Args:
-        dates: (time,) datetime64.
-        source: what the dates belong to, for the messages.
+    """Check that dates (time,) strictly ascend; `source` is what they belong to, for the messages.
 
     Raises:
         ValueError: naming the first date that is unsorted, duplicated or not a time.
     """
     if np.isnat(dates).any():
         raise ValueError(f"{source}: the date at index {np.isnat(dates).argmax()} is missing (NaT).")
-    wrong = np.flatnonzero(np.diff(dates) <= np.timedelta64(0, "s"))
-    if len(wrong):
-        before, after = dates[wrong[0]], dates[wrong[0] + 1]
-        if before == after:
-            raise ValueError(f"{source}: the date {show_date(after)} appears twice.")
-        raise ValueError(
-            f"{source}: dates are not sorted, {show_date(after)} follows {show_date(before)}. Sort them."
-        )
+    if (wrong := np.flatnonzero(np.diff(dates) <= np.timedelta64(0, "s"))).size:
+        before, after = map(show_date, dates[wrong[0] : wrong[0] + 2])
+        if dates[wrong[0]] == dates[wrong[0] + 1]:
+            raise ValueError(f"{source}: the date {after} appears twice.")
+        raise ValueError(f"{source}: dates are not sorted, {after} follows {before}. Sort them.")
 
 
 def even_frequency(dates: np.ndarray, source: str) -> np.timedelta64:
-    """The one step between all dates.
-
-    Args:
-        dates: (time,) datetime64.
-        source: what the dates belong to, for the messages.
-
-    Returns:
-        The step, `timedelta64[s]`.
+    """The time step between dates (time,), `timedelta64[s]`; `source` is what they belong to, for messages.
 
     Raises:
         ValueError: naming the date at which they are unsorted, duplicated or uneven, or if there are not two.
@@ -162,8 +148,7 @@ def even_frequency(dates: np.ndarray, source: str) -> np.timedelta64:
         raise ValueError(f"{source}: needs at least two dates to have a frequency, has {len(dates)}.")
     check_sorted(dates, source)
     steps = np.diff(dates.astype("datetime64[s]"))
-    uneven = np.flatnonzero(steps != steps[0])
-    if len(uneven):
+    if (uneven := np.flatnonzero(steps != steps[0])).size:
         at = uneven[0]
         raise ValueError(
             f"{source}: the step from {show_date(dates[at])} to {show_date(dates[at + 1])} is "

@@ -1,4 +1,4 @@
-"""Forcings computed from date and place alone, with the names and formulas of earthkit-data."""
+"""Forcings computed from date and position alone, with the names and formulas of earthkit-data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _DAYS_PER_YEAR = 365.25
 def compute_forcing(
     name: str, dates: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray
 ) -> np.ndarray:
-    """Compute a forcing, dimensionless, on some dates and cells.
+    """Compute a dimensionless forcing.
 
     Cosine and sine of: latitude; longitude; local time (mean solar time, period 24 h); julian day (days since
-    1 January 00 UTC, period 365.25 d). `insolation` is the cosine of the solar zenith angle at the instant,
-    0 at night.
+    1 January 00 UTC, period 365.25 d). `insolation` is the instantaneous cosine of the solar zenith angle, 0
+    at night.
 
     Args:
         name: one of `COMPUTED_FORCINGS`.
@@ -59,32 +59,18 @@ def compute_forcing(
 
 
 def cos_solar_zenith_angle(dates: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:
-    """Cosine of the solar zenith angle at the instant, negative at night.
+    """Instantaneous cosine of the solar zenith angle (time, cell) float64, negative at night.
 
     The Fourier series of declination and equation of time are those of earthkit-meteo (after Hogan and
-    Hirahara, 2015, ECMWF Technical Memorandum 758). It takes the whole hour of a date; here minutes count.
-
-    Args:
-        dates: (time,) datetime64, UTC.
-        latitudes: (cell,) degrees.
-        longitudes: (cell,) degrees.
-
-    Returns:
-        (time, cell) float64.
+    Hirahara, 2015, ECMWF Technical Memorandum 758), which truncates dates to hours; here minutes count. The
+    arguments are those of `compute_forcing`.
     """
     dates = np.asarray(dates).astype("datetime64[s]")
     angle = _year_angle(dates)
     cos1, sin1, cos2, sin2 = np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)
     cos3, sin3 = np.cos(3 * angle), np.sin(3 * angle)
-    declination = np.radians(
-        0.396372
-        - 22.91327 * cos1
-        + 4.025430 * sin1
-        - 0.387205 * cos2
-        + 0.051967 * sin2
-        - 0.154527 * cos3
-        + 0.084798 * sin3
-    )
+    declination = 0.396372 - 22.91327 * cos1 + 4.025430 * sin1 - 0.387205 * cos2 + 0.051967 * sin2
+    declination = np.radians(declination - 0.154527 * cos3 + 0.084798 * sin3)
     # Equation of time, in degrees of hour angle.
     correction = 0.004297 + 0.107029 * cos1 - 1.837877 * sin1 - 0.837378 * cos2 - 2.340475 * sin2
     noon_angle = 15 * (_hours(dates) - 12) + correction

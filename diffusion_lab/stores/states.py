@@ -36,10 +36,10 @@ class Normalizer:
 
     @classmethod
     def of(cls, store: Store, names: Sequence[str]) -> Normalizer:
-        """From a store's statistics; computed forcings are of order one and are left as they are.
+        """Use a store's statistics; computed forcings, which are of order one, are not normalised.
 
         Raises:
-            ValueError: naming the first variable that never varies, which cannot be normalised.
+            ValueError: naming the first variable that is constant, which cannot be normalised.
         """
         mean, stdev = np.zeros(len(names)), np.ones(len(names))
         for i, name in enumerate(names):
@@ -64,7 +64,7 @@ class Normalizer:
 
 
 class StateReader:
-    """Reads a store's states in a network's order of variables, computing forcings where it lacks them.
+    """Reads the states of a store in the network's order of variables, and computes forcings that it lacks.
 
     Args:
         store: an open store.
@@ -103,10 +103,8 @@ class StateReader:
     def forcings(self, dates: Dates) -> np.ndarray:
         """Forcings at any dates, (time, grid, forcing) float32, physical units.
 
-        Computed forcings and constants need no stored date; others do.
-
         Raises:
-            KeyError: if a prescribed forcing is wanted at a date the store lacks.
+            KeyError: if the store lacks a date and a forcing is neither computed nor constant.
         """
         fields = np.empty((len(dates), len(self.store.latitudes), len(self.variables.forcing)), np.float32)
         for i, name in enumerate(self.variables.forcing):

@@ -1,4 +1,4 @@
-"""Units as they are set in print."""
+"""Units in print."""
 
 import re
 
@@ -6,7 +6,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def pretty_units(units: str) -> str:
-    """CF units as they are set in print: "m2 s-2" becomes "m² s⁻²"."""
+    """CF units in print: "m2 s-2" becomes "m² s⁻²", and no units "–"."""
     if units in ("", "1"):
         return "–"
     return re.sub(r"(?<=[A-Za-z])-?\d+", lambda match: match[0].translate(_SUPERSCRIPT), units)

@@ -1,4 +1,4 @@
-"""Which variable plays which role, and in which order the network sees them."""
+"""The roles of the variables, and their order in the network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class Variables:
     """Names by role; `input` is prognostic then forcing, `output` prognostic then diagnostic.
 
-    With this order the prognostic variables are the first of both, and no index table is needed anywhere.
+    The prognostic variables come first in both, so no index table is needed.
 
     Attributes:
         prognostic: inputs and outputs.
-        forcing: inputs only: constants, computed ones (`COMPUTED_FORCINGS`), prescribed ones.
+        forcing: inputs only, whether constant, computed (`COMPUTED_FORCINGS`) or prescribed.
         diagnostic: outputs only.
     """
 
@@ -44,10 +44,10 @@ class Variables:
 
     @classmethod
     def of(cls, store: Store, computed: Sequence[str] = ()) -> Variables:
-        """All variables of a store by their roles there, plus computed forcings that it need not hold.
+        """All variables of a store by role, and computed forcings, which the store may lack.
 
         Raises:
-            ValueError: if `computed` names one that cannot be computed.
+            ValueError: if a forcing in `computed` cannot be computed.
         """
         unknown = [name for name in computed if name not in COMPUTED_FORCINGS]
         if unknown:
@@ -55,10 +55,8 @@ class Variables:
                 f"cannot compute the forcings {', '.join(unknown)}; the computed forcings are "
                 f"{', '.join(COMPUTED_FORCINGS)}"
             )
-
-        def having(role: str) -> tuple[str, ...]:
-            return tuple(name for name in store.variables if store.roles[name] == role)
-
-        forcing = having("forcing")
-        forcing += tuple(name for name in computed if name not in forcing)
-        return cls(having("prognostic"), forcing, having("diagnostic"))
+        roles: dict[str, list[str]] = {"prognostic": [], "forcing": [], "diagnostic": []}
+        for name in store.variables:
+            roles[store.roles[name]].append(name)
+        roles["forcing"] += [name for name in computed if name not in roles["forcing"]]
+        return cls(**roles)

@@ -1,8 +1,8 @@
 """Gaussian grids: spectral truncation of scalars and winds from one to another, and area means.
 
 A field on a Gaussian grid is projected on the spherical harmonics of total wavenumber n <= N and evaluated on
-another grid. The projection is linear and acts on each zonal wavenumber by itself: a Fourier transform in
-longitude, one small matrix per wavenumber in latitude. Longitudes start at 0; latitudes are in degrees.
+another grid. The projection acts on each zonal wavenumber separately: a Fourier transform in longitude, then
+one small matrix per wavenumber in latitude. Longitudes start at 0; latitudes are in degrees.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SpectralTruncation:
     Args:
         source: Gaussian latitudes of the source, in either order; at least `truncation` + 1, which integrate
             the product of two harmonics exactly.
-        target: latitudes of the target in either order.
+        target: latitudes of the target, in either order.
         longitudes: number of longitudes of the target.
         truncation: the highest total wavenumber N that is kept.
 
@@ -66,12 +66,12 @@ class SpectralTruncation:
 def coarsened(field: NDArray, latitudes: int, longitudes: int) -> NDArray:
     """Return the mean of a Gaussian-grid field (latitude, longitude) over the cells of another Gaussian grid.
 
-    Both run the same way in latitude. The cells of a Gaussian grid end where the running sum of its weights
-    does, so areas are exact. For fields with jumps, such as a land mask, where a truncated series would
-    ripple.
+    Both must have the same order of latitudes. Cells end at the cumulative sums of the Gaussian weights, so
+    areas are exact. Use it for fields with jumps, such as a land mask, where a truncated series would ripple.
     """
-    rows = _overlap(_gaussian_edges(field.shape[0]), _gaussian_edges(latitudes))
-    columns = _overlap(_longitude_edges(field.shape[1]), _longitude_edges(longitudes), period=1.0)
+    rows = _overlap(*(_gaussian_edges(count) for count in (field.shape[0], latitudes)), shifts=(0.0,))
+    edges = ((np.arange(count + 1) - 0.5) / count for count in (field.shape[1], longitudes))
+    columns = _overlap(*edges, shifts=(-1.0, 0.0, 1.0))
     return (rows @ field @ columns.T).astype(field.dtype)
 
 
@@ -102,14 +102,10 @@ def _gaussian_edges(count: int) -> NDArray:
     return np.concatenate([[0.0], np.cumsum(np.polynomial.legendre.leggauss(count)[1]) / 2])
 
 
-def _longitude_edges(count: int) -> NDArray:
-    return (np.arange(count + 1) - 0.5) / count
-
-
-def _overlap(source: NDArray, target: NDArray, period: float | None = None) -> NDArray:
-    """Return the share (target, source) of each target cell that each source cell covers."""
+def _overlap(source: NDArray, target: NDArray, shifts: tuple[float, ...]) -> NDArray:
+    """Return the fraction (target, source) of each target cell that the shifted source cells cover."""
     covered = np.zeros((len(target) - 1, len(source) - 1))
-    for shift in (0.0,) if period is None else (-period, 0.0, period):
+    for shift in shifts:
         lower = np.maximum(target[:-1, None], source[None, :-1] + shift)
         upper = np.minimum(target[1:, None], source[None, 1:] + shift)
         covered += np.maximum(upper - lower, 0.0)

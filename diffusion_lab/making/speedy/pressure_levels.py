@@ -1,10 +1,9 @@
 """From sigma levels to pressure levels and mean sea level, column by column.
 
-Profiles are (level, ...) with the levels downwards, sigma = p / p_s (level,), everything else is (...).
-Between levels, temperature, wind and humidity are linear in ln p and geopotential follows hydrostatically.
-Below the ground the fields follow a convention, that of ECMWF (IFS documentation CY47R3, part II;
-Trenberth, Berry & Buja 1993, NCAR/TN-396+STR), a standard lapse rate for temperature, constant wind and
-humidity.
+Profiles are (level, ...) with levels downwards, sigma = p / p_s is (level,), everything else is (...).
+Between levels, temperature, wind and humidity are linear in ln p and geopotential is hydrostatic. Below the
+ground, ECMWF's convention holds (IFS documentation CY47R3, part II; Trenberth, Berry & Buja 1993,
+NCAR/TN-396+STR): a standard lapse rate for temperature, constant wind and humidity.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ def temperature(
 ) -> NDArray:
     """Return the temperature (K) at `pressure` (Pa), also below the ground.
 
-    The surface, with the temperature that 6.5 K km-1 give from the lowest level, closes the profile; below
-    it the lapse rate continues. Over ground higher than 2000 m it is reduced, so that the temperature at sea
-    level does not exceed 298 K: extrapolation below a heated plateau would be far too warm.
+    Between the lowest level and the surface, and below it, the lapse rate is 6.5 K km-1. Over ground higher
+    than 2000 m it is reduced, so that the temperature at sea level does not exceed 298 K: extrapolation below
+    a heated plateau would be far too warm.
     """
     surface = surface_temperature(profile, sigma)
     profile = np.concatenate([profile, surface[None]])
@@ -52,7 +51,7 @@ def temperature(
 def geopotential(
     profile: NDArray, temperatures: NDArray, sigma: NDArray, surface_pressure: NDArray, pressure: float
 ) -> NDArray:
-    """Return the geopotential (m2 s-2) at `pressure` (Pa), from the model's own at its levels.
+    """Return the geopotential (m2 s-2) at `pressure` (Pa), from that at the model levels.
 
     dφ/dx = -R T in x = ln p: with T linear in x, φ is the parabola through both levels.
 
@@ -74,7 +73,7 @@ def mean_sea_level_pressure(
     """Return the pressure (Pa) at mean sea level, from the lowest level's temperature and 6.5 K km-1.
 
     Cold (< 255 K) and hot (> 290.5 K at sea level) columns are moderated as in the IFS (Trenberth et al.
-    1993, section 3): plain extrapolation makes highs of 1070 hPa over Siberia and Antarctica, and heat lows
+    1993, section 3): plain extrapolation gives highs of 1070 hPa over Siberia and Antarctica, and heat lows
     over Tibet.
     """
     limit = 290.5
@@ -92,7 +91,7 @@ def mean_sea_level_pressure(
 
 
 def surface_temperature(temperatures: NDArray, sigma: NDArray) -> NDArray:
-    """Return T at the ground (K): the lowest level's, brought down at 6.5 K km-1 (the IFS's T*)."""
+    """Return T at the ground (K), extrapolated from the lowest level at 6.5 K km-1 (T* of the IFS)."""
     return temperatures[-1] * (1 + ALPHA * (1 / sigma[-1] - 1))
 
 
@@ -105,7 +104,7 @@ def _plateau_alpha(surface: NDArray, surface_geopotential: NDArray) -> NDArray:
 
 
 def _bracket(sigma: NDArray, surface_pressure: NDArray, pressure: float) -> tuple[NDArray, NDArray]:
-    """Return the index of the level above `pressure` and the weight of the one below it (> 1: under both)."""
+    """Return the index of the level above `pressure`, and the weight of the next (> 1: below both)."""
     levels, target = np.log(sigma), np.log(pressure / surface_pressure)
     if (target < levels[0]).any():
         raise ValueError(f"{pressure} Pa is above the highest model level (sigma {sigma[0]:.3f}) somewhere.")

@@ -1,8 +1,8 @@
-"""Rounding fields to a power of two: drops bits without information, so that a store compresses well.
+"""Rounding fields to multiples of a power of two: drops bits without information for better compression.
 
 After Klöwer et al. (2021, doi:10.1038/s43588-021-00156-2), but with one absolute step per variable instead
-of a number of bits per value: a wind of 0.1 m s-1 needs no finer rounding than one of 30. The values stay
-ordinary float32.
+of a number of bits per value, as a wind of 0.1 m s-1 needs no finer rounding than one of 30 m s-1. The values
+are still ordinary float32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def power_of_two(tolerance: float) -> float:
-    """Return the largest power of two to whose multiples rounding errs by at most `tolerance`.
+    """Return the largest power of two for which rounding to its multiples errs by at most `tolerance`.
 
     Raises:
         ValueError: the tolerance is not positive and finite.

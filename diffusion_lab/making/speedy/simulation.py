@@ -106,14 +106,9 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
     # The packaged forcing is one year of monthly means, repeated every year.
     forcing = ForcingData.from_file(str(climatology / "forcing.nc"), coords, align_mode="wrap_year")
     physics = speedy_physics()
-    time = 2.4 * 3600.0
+    tau = 2.4 * 3600.0
     diffusion = DiffusionFilter(
-        vor_q_timescale=time,
-        vor_q_order=4,
-        temp_timescale=time,
-        temp_order=4,
-        div_timescale=time,
-        div_order=4,
+        vor_q_timescale=tau, vor_q_order=4, temp_timescale=tau, temp_order=4, div_timescale=tau, div_order=4
     )
     tracers = {tracer.name: tracer for tracer in physics.required_tracers()}
     dycore = DinosaurDycore(
