@@ -36,102 +36,83 @@ def create_from_recipe(recipe: Recipe, path: str | PathLike[str], show_progress:
         FileExistsError: if something else is at `path`.
         ValueError: naming variable, date or file, if the recipe and the files do not match.
     """
-    reader = RecipeReader(recipe)
-    writer = StoreWriter(path, reader.metadata, recipe.dates_per_chunk)
-    total, blocks = len(reader.dates), writer.remaining()
+    metadata, fields = _open(recipe)
+    writer = StoreWriter(path, metadata, recipe.dates_per_chunk)
+    total, blocks = len(metadata.dates), writer.remaining()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, disable=not show_progress) as progress:
         task = progress.add_task("Dates", total=total, completed=blocks[0].start if blocks else total)
         for block in blocks:
-            writer.write(block, reader.read(block))
+            writer.write(block, _read(metadata, fields, metadata.dates[block]))
             progress.update(task, completed=block.stop)
     return writer.close()
 
 
-class RecipeReader:
-    """The fields that a recipe describes, read block by block.
-
-    Attributes:
-        dates: (time,) datetime64[s] of the store.
-        metadata: everything in the store but its fields.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        specs = recipe.variables | recipe.constants
-        sources = Sources(
-            recipe.source,
-            {spec.variable for spec in specs.values()},
-            recipe.storage_options,
-            recipe.coordinates.model_dump(exclude_none=True),
-            recipe.select,
+def _open(recipe: Recipe) -> tuple[StoreMetadata, dict[str, xr.DataArray]]:
+    """The metadata of the store, and its fields by name, lazy, except those that are computed."""
+    specs = recipe.variables | recipe.constants
+    sources = Sources(
+        recipe.source,
+        {spec.variable for spec in specs.values()},
+        recipe.storage_options,
+        recipe.coordinates.model_dump(exclude_none=True),
+        recipe.select,
+    )
+    fields = {name: sources.field(spec.variable, spec.level) for name, spec in specs.items()}
+    for name in recipe.constants:
+        fields[name] = fields[name].isel(time=0, missing_dims="ignore", drop=True).load()
+    dated = {name: fields[name] for name in recipe.variables}
+    undated = [name for name, field in dated.items() if "time" not in field.dims]
+    if undated:
+        raise ValueError(
+            f"There is no time in {fields[undated[0]].attrs['file']}: none of its coordinates holds dates. "
+            f"List {', '.join(undated)} under constants, if they are the same at all dates."
         )
-        found = {name: sources.field(spec.variable, spec.level) for name, spec in specs.items()}
-        fields = {name: found[name] for name in recipe.variables}
-        undated = [name for name, field in fields.items() if "time" not in field.dims]
-        if undated:
-            raise ValueError(
-                f"There is no time in {fields[undated[0]].attrs['file']}: none of its coordinates holds "
-                f"dates. List {', '.join(undated)} under constants, if they are the same at all dates."
-            )
-        missing = np.array(recipe.dates.missing, "datetime64[s]")
-        self.dates = _dates(recipe, fields, missing)
-        if any(field["time"].attrs.get("calendar") == "noleap" for field in fields.values()):
-            leap_days = np.char.find(self.dates.astype(str), "-02-29") >= 0
-            missing = np.union1d(missing, self.dates[leap_days])
-        for name, field in fields.items():
-            _check_gaps(name, field, self.dates[~np.isin(self.dates, missing)])
-        self._fields, self._forcings = list(fields.values()), recipe.forcings
-        # A constant with dates is taken at the first.
-        self._constants = [
-            found[name].isel(time=0, missing_dims="ignore").values for name in recipe.constants
-        ]
-        self._grid = sources.grid
-        self.metadata = StoreMetadata(
-            variables=_variables(recipe, found),
-            dates=self.dates,
-            latitudes=sources.grid.latitudes,
-            longitudes=sources.grid.longitudes,
-            field_shape=sources.grid.shape,
-            resolution=sources.grid.resolution,
-            statistics_window=(recipe.statistics.start, recipe.statistics.end),
-            tendency_leads=recipe.statistics.tendencies,
-            missing_dates=missing[np.isin(missing, self.dates)],
-            attributes={
-                "description": recipe.description,
-                "licence": recipe.licence,
-                "attribution": recipe.attribution,
-                "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"storage_options"}),
-                "sources": _describe(sources.files),
-            },
-        )
+    missing = np.array(recipe.dates.missing, "datetime64[s]")
+    dates = _dates(recipe, dated, missing)
+    if any(field["time"].attrs.get("calendar") == "noleap" for field in dated.values()):
+        missing = np.union1d(missing, dates[np.char.find(dates.astype(str), "-02-29") >= 0])
+    for name, field in dated.items():
+        _check_gaps(name, field, dates[~np.isin(dates, missing)])
+    metadata = StoreMetadata(
+        variables=_variables(recipe, fields),
+        dates=dates,
+        latitudes=sources.grid.latitudes,
+        longitudes=sources.grid.longitudes,
+        field_shape=sources.grid.shape,
+        resolution=sources.grid.resolution,
+        statistics_window=(recipe.statistics.start, recipe.statistics.end),
+        tendency_leads=recipe.statistics.tendencies,
+        missing_dates=missing[np.isin(missing, dates)],
+        attributes={
+            "description": recipe.description,
+            "licence": recipe.licence,
+            "attribution": recipe.attribution,
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"storage_options"}),
+            "sources": _describe(sources.files),
+        },
+    )
+    return metadata, fields
 
-    def read(self, block: slice) -> np.ndarray:
-        """The fields at some dates of the store.
 
-        Args:
-            block: slice of `dates`.
-
-        Returns:
-            (time, variable, cell); NaN where a field lacks a date.
-
-        Raises:
-            ValueError: naming the dates and files that cannot be read.
-        """
-        dates = self.dates[block]
-        try:
-            fields = dask.compute(*(field.reindex(time=dates) for field in self._fields))
-        except Exception as error:
-            files = sorted({field.attrs["file"] for field in self._fields})
-            raise ValueError(
-                f"Cannot read {show_date(dates[0])} to {show_date(dates[-1])}: "
-                f"{type(error).__name__}: {error}. Is a file cut short? The files are {', '.join(files)} "
-                "and those that continue them in time."
-            ) from error
-        places = self._grid.latitudes, self._grid.longitudes
-        computed = [compute_forcing(name, dates, *places) for name in self._forcings]
-        shape = (len(dates), len(self._grid.latitudes))
-        columns = (*fields, *self._constants, *computed)
-        return np.stack([np.broadcast_to(column, shape) for column in columns], axis=1)
+def _read(metadata: StoreMetadata, fields: Mapping[str, xr.DataArray], dates: np.ndarray) -> np.ndarray:
+    """The fields (time, variable, cell) at some dates; NaN where a field lacks a date."""
+    wanted = {name: f.reindex(time=dates) if "time" in f.dims else f for name, f in fields.items()}
+    try:
+        (columns,) = dask.compute(wanted)
+    except Exception as error:
+        files = sorted({field.attrs["file"] for field in fields.values()})
+        raise ValueError(
+            f"Cannot read {show_date(dates[0])} to {show_date(dates[-1])}: "
+            f"{type(error).__name__}: {error}. Is a file cut short? The files are {', '.join(files)} "
+            "and those that continue them in time."
+        ) from error
+    places = metadata.latitudes, metadata.longitudes
+    columns |= {
+        v.name: compute_forcing(v.name, dates, *places) for v in metadata.variables if v.computed_forcing
+    }
+    shape = (len(dates), len(metadata.latitudes))
+    return np.stack([np.broadcast_to(columns[v.name], shape) for v in metadata.variables], axis=1)
 
 
 def _check_gaps(name: str, field: xr.DataArray, dates: np.ndarray) -> None:

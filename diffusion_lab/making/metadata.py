@@ -69,6 +69,9 @@ class StoreMetadata:
             6 h, 12 h and 1 d.
         missing_dates: those of `dates` without data.
         attributes: further zarr attributes, such as `description`, `licence`, `attribution`, `recipe`.
+
+    Raises:
+        ValueError: if names, or latitudes, longitudes and field shape, are inconsistent.
     """
 
     variables: Sequence[Variable]
@@ -81,6 +84,18 @@ class StoreMetadata:
     tendency_leads: Sequence[str] | None = None
     missing_dates: Iterable[np.datetime64 | str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names, cells = [variable.name for variable in self.variables], len(self.latitudes)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"Variables must have different names, and there must be at least one: {', '.join(names)}."
+            )
+        if len(self.longitudes) != cells or np.prod(self.field_shape) != cells:
+            raise ValueError(
+                f"{cells} latitudes, {len(self.longitudes)} longitudes and the field shape "
+                f"{tuple(self.field_shape)} do not describe one grid."
+            )
 
 
 def missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
@@ -117,30 +132,6 @@ def tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]
             f"The tendency leads {', '.join(odd)} are not multiples of the frequency {lead_name(frequency)}."
         )
     return {lead: int(steps[lead]) for lead in sorted(steps, key=steps.__getitem__)}
-
-
-def check_metadata(metadata: StoreMetadata, in_window: np.ndarray) -> None:
-    """Check names, grid and statistics window; `in_window` (time,) marks the dates in the window.
-
-    Raises:
-        ValueError: naming what is inconsistent.
-    """
-    names = [variable.name for variable in metadata.variables]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"Variables must have different names, and there must be at least one: {', '.join(names)}."
-        )
-    cells = len(metadata.latitudes)
-    if len(metadata.longitudes) != cells or np.prod(metadata.field_shape) != cells:
-        raise ValueError(
-            f"{cells} latitudes, {len(metadata.longitudes)} longitudes and the field shape "
-            f"{tuple(metadata.field_shape)} do not describe one grid."
-        )
-    if not in_window.any():
-        raise ValueError(
-            f"No date lies in the statistics window {metadata.statistics_window[0]} to "
-            f"{metadata.statistics_window[1]}."
-        )
 
 
 def store_attributes(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from diffusion_lab.making.dimensions import at_level, select_values, unexpected
@@ -103,10 +104,9 @@ class Sources:
             raise ValueError(
                 f"No source file has a variable {variable!r}{nearest(variable, sorted(self._available))}"
             )
-        found = []
+        found, places = [], ("time", *self.grid.dims)
         for dataset in series:
-            file = dataset.attrs["file"]
-            array = at_level(dataset[variable], level, ("time", *self.grid.dims), file)
+            array = at_level(dataset[variable], level, places, file := dataset.attrs["file"])
             if array is not None:
                 found.append(self._flatten(name, array, file))
         if len(found) > 1:
@@ -161,7 +161,7 @@ def _open(file: str, storage_options: Mapping[str, Any]) -> list[xr.Dataset]:
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"Cannot read {file}; is it cut short, or not netCDF, GRIB or zarr? ({why})"
+            f"Cannot read {file}; is it truncated, or not netCDF, GRIB or zarr? ({why})"
         ) from error
 
 
@@ -183,7 +183,7 @@ def _with_time(dataset: xr.Dataset, time: str | None, grid: Grid) -> xr.Dataset:
     if time is None:
         return dataset.chunk()
     if time not in dataset.variables:
-        raise ValueError(f"{file}: there is no {time!r}, which the recipe takes for the time.")
+        raise ValueError(f"{file}: there is no {time!r}, which the recipe names as the time.")
     dates = _real_dates(dataset[time], file)
     along = str(dataset[time].dims[0]) if dataset[time].ndim == 1 else "time"
     first = next(iter(dataset.data_vars.values()))
@@ -226,16 +226,12 @@ def _real_dates(coordinate: xr.DataArray, file: str) -> xr.Variable:
     return xr.Variable("time", dates, {} if leap_days else {"calendar": "noleap"})
 
 
-def _has_dates(coordinate: xr.DataArray) -> bool:
-    first = coordinate.values.flat[0] if coordinate.size else None
-    return coordinate.dtype.kind == "M" or hasattr(first, "calendar")
-
-
 def _time_name(dataset: xr.Dataset, file: str) -> str | None:
     # A forecast has the time at which its fields are valid beside the time at which it was started.
     if "valid_time" in dataset.coords and dataset["valid_time"].ndim < 2:
         return "valid_time"
-    dated = [str(dim) for dim in dataset.dims if dim in dataset.coords and _has_dates(dataset[dim])]
+    of_dates = pd.DatetimeIndex | xr.CFTimeIndex
+    dated = [str(dim) for dim, index in dataset.indexes.items() if isinstance(index, of_dates)]
     if len(dated) > 1:
         raise ValueError(
             f"{file}: several dimensions have dates, {', '.join(dated)}. Say in the recipe which is the time "
@@ -257,14 +253,13 @@ def _chunks(array: xr.DataArray, grid: Grid) -> dict[str, int]:
     return sizes
 
 
-def _levels(dataset: xr.Dataset, grid: Grid) -> tuple[tuple[str, tuple[float, ...]], ...]:
+def _levels(dataset: xr.Dataset, grid: Grid) -> frozenset[tuple[str, tuple[float, ...]]]:
     """Names and values of all coordinates that are neither time nor place."""
-    places = {"time", *grid.dims}
-    return tuple(
+    return frozenset(
         (str(name), tuple(np.atleast_1d(coordinate.values).tolist()))
-        for name, coordinate in sorted(dataset.coords.items(), key=lambda item: str(item[0]))
-        if coordinate.dtype.kind in "iuf" and not places & set(map(str, coordinate.dims))
-        if coordinate.dims == (name,) or coordinate.ndim == 0
+        for name, coordinate in dataset.coords.items()
+        if coordinate.dtype.kind in "iuf" and coordinate.dims in ((), (name,))
+        if name not in ("time", *grid.dims) or not coordinate.ndim
     )
 
 
@@ -281,16 +276,9 @@ def _join(series: list[xr.Dataset]) -> xr.Dataset:
     for dataset, later in itertools.pairwise(series):
         first = later["time"].values[0]
         if first <= dataset["time"].values[-1]:
-            raise ValueError(
-                f"{dataset.attrs['file']} and {later.attrs['file']} both hold {show_date(first)}."
-            )
+            files = f"{dataset.attrs['file']} and {later.attrs['file']}"
+            raise ValueError(f"{files} both hold {show_date(first)}.")
     # Grids and levels have been compared; what has no time is taken from the first file.
     return xr.concat(
-        series,
-        "time",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="override",
-        combine_attrs="override",
+        series, "time", data_vars="minimal", coords="minimal", compat="override", join="override"
     )

@@ -23,13 +23,7 @@ import numcodecs
 import numpy as np
 import zarr
 
-from diffusion_lab.making.metadata import (
-    StoreMetadata,
-    check_metadata,
-    missing_mask,
-    store_attributes,
-    tendency_steps,
-)
+from diffusion_lab.making.metadata import StoreMetadata, missing_mask, store_attributes, tendency_steps
 from diffusion_lab.stores.dates import period, show_date
 from diffusion_lab.stores.reading import open_array
 from diffusion_lab.stores.statistics import STATISTICS, StatisticsCollector
@@ -61,7 +55,7 @@ class StoreWriter:
         chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
 
     Raises:
-        ValueError: if the metadata are inconsistent.
+        ValueError: if dates, leads or statistics window are inconsistent.
         FileExistsError: if something else is at `path`.
     """
 
@@ -76,7 +70,9 @@ class StoreWriter:
         leads = tendency_steps(metadata, self._dates)
         first, last = period(*metadata.statistics_window)
         in_window = (self._dates >= first) & (self._dates <= last)
-        check_metadata(metadata, in_window)
+        if not in_window.any():
+            start, end = metadata.statistics_window
+            raise ValueError(f"No date is in the statistics window {start} to {end}.")
         self._statistics = StatisticsCollector(len(metadata.variables), in_window, leads)
         self._shape = (len(self._dates), len(metadata.variables), 1, len(metadata.latitudes))
         chunk_times = chunk_times or max(1, _CHUNK_BYTES // (4 * math.prod(self._shape[1:])))
@@ -126,7 +122,7 @@ class StoreWriter:
         metadata = self.metadata
         group = zarr.open_group(self._partial, mode="a", zarr_format=2)
         group.attrs.put({"_build": {"uuid": self._final_attributes["uuid"]}})
-        data = group.create_array(
+        group.create_array(
             "data",
             shape=self._shape,
             chunks=self._chunks,
@@ -136,8 +132,8 @@ class StoreWriter:
             # The chunks of missing dates are written too, so that an absent chunk is a lost chunk.
             config={"write_empty_chunks": True},
             overwrite=True,
+            attributes={"_ARRAY_DIMENSIONS": ["time", "variable", "ensemble", "cell"]},
         )
-        data.attrs["_ARRAY_DIMENSIONS"] = ["time", "variable", "ensemble", "cell"]
         self._put(group, "dates", self._dates, "time")
         self._put(group, "latitudes", np.asarray(metadata.latitudes, np.float64), "cell")
         self._put(group, "longitudes", np.asarray(metadata.longitudes, np.float64), "cell")
@@ -160,8 +156,8 @@ class StoreWriter:
 
     @staticmethod
     def _put(group: zarr.Group, name: str, values: np.ndarray, dimension: str) -> None:
-        array = group.create_array(name, data=values, chunks=values.shape, overwrite=True)
-        array.attrs["_ARRAY_DIMENSIONS"] = [dimension]
+        dimensions = {"_ARRAY_DIMENSIONS": [dimension]}
+        group.create_array(name, data=values, chunks=values.shape, overwrite=True, attributes=dimensions)
 
     def remaining(self) -> list[slice]:
         """The blocks still to be written, in order; each is a whole number of chunks, about 16 MiB."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
@@ -74,22 +73,20 @@ class Store:
     def __init__(self, group: zarr.Group, path: str) -> None:
         self.path = path
         self._group = group
-        self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._chunks: dict[int, NDArray[np.float32]] = {}  # the last used is the last
         # A null attribute counts as absent.
         self.attributes: dict[str, Any] = {k: v for k, v in dict(group.attrs).items() if v is not None}
         if "_build" in self.attributes:
             raise ValueError(
                 f"The store {path!r} is not finished. Run the command that creates it again to resume."
             )
-        absent = []
+        absent = [] if "variables" in self.attributes else ["the attribute variables"]
         for name in _REQUIRED:
             with reading(f"the array {name!r} of the store {path!r}"):
                 absent += [name] if name not in group else []
-        if absent or "variables" not in self.attributes:
-            raise ValueError(
-                f"{path!r} is not a store in the layout of anemoi-datasets: it lacks "
-                f"{', '.join(absent or ['the attribute variables'])}."
-            )
+        if absent:
+            lacks = ", ".join(absent)
+            raise ValueError(f"{path!r} is not a store in the layout of anemoi-datasets: it lacks {lacks}.")
         try:
             self._about = StoreAttributes.model_validate(self.attributes)
         except ValidationError as error:
@@ -97,8 +94,7 @@ class Store:
             self._damaged(f"the attribute {place}: {error.errors()[0]['msg']}")
         self.variables: tuple[str, ...] = self._about.variables
         self._data = open_array(group, "data", path)
-        self._check_shape()
-        times, _, _, cells = self._data.shape
+        times, cells = self._check_shape()
         self.dates = self._values("dates", "datetime64[s]", times)
         self.latitudes = self._values("latitudes", np.float64, cells)
         self.longitudes = self._values("longitudes", np.float64, cells)
@@ -116,7 +112,8 @@ class Store:
             f"The store {self.path!r} was cut short or is damaged: {what}. Make it again, or copy it again."
         )
 
-    def _check_shape(self) -> None:
+    def _check_shape(self) -> tuple[int, int]:
+        """The numbers of dates and of cells."""
         shape = self._data.shape
         if len(shape) != 4 or self._data.dtype.kind != "f" or shape[1] != len(self.variables):
             self._damaged(
@@ -127,6 +124,7 @@ class Store:
             self._damaged(f"the attribute field_shape is {list(self.field_shape)}, of {shape[3]} cells")
         if len(set(self.variables)) < len(self.variables):
             self._damaged("the attribute variables names a variable twice")
+        return shape[0], shape[3]
 
     def _values(self, name: str, dtype: Any, size: int) -> NDArray[Any]:
         """The array `name`, which must have the shape (size,)."""
@@ -204,11 +202,7 @@ class Store:
         return max(0, expected - self._data.nchunks_initialized)
 
     def with_roles(
-        self,
-        *,
-        forcing: Sequence[str] = (),
-        prognostic: Sequence[str] = (),
-        diagnostic: Sequence[str] = (),
+        self, *, forcing: Sequence[str] = (), prognostic: Sequence[str] = (), diagnostic: Sequence[str] = ()
     ) -> Store:
         """The same store with other roles for the variables named; the others keep theirs.
 
@@ -217,8 +211,7 @@ class Store:
             ValueError: if a variable is named twice.
         """
         named = (*forcing, *prognostic, *diagnostic)
-        if len(set(named)) < len(named):
-            twice = sorted({name for name in named if named.count(name) > 1})
+        if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"A variable has one role; given more than once: {', '.join(twice)}.")
         roles = self.roles | dict.fromkeys(forcing, "forcing")
         roles |= dict.fromkeys(prognostic, "prognostic") | dict.fromkeys(diagnostic, "diagnostic")
@@ -257,10 +250,8 @@ class Store:
         """
         name = lead_name(lead)
         if name not in self.tendency_leads:
-            raise KeyError(
-                f"The store {self.path!r} has no tendency statistics for the lead {name!r}; it has "
-                f"{', '.join(self.tendency_leads) or 'none'}."
-            )
+            known = ", ".join(self.tendency_leads) or "none"
+            raise KeyError(f"{self.path!r} has no tendency statistics for the lead {name!r}; it has {known}.")
         return self._statistics(f"statistics_tendencies_{name}_")
 
     def index(self, date: np.datetime64 | str) -> int:
@@ -272,10 +263,10 @@ class Store:
         wanted = parse_date(date).astype("datetime64[s]")
         steps, rest = divmod(wanted - self.dates[0], self.frequency)
         if rest or not 0 <= steps < len(self.dates):
+            first, last = show_date(self.dates[0]), show_date(self.dates[-1])
             raise KeyError(
-                f"The store {self.path!r} has no date {show_date(wanted)}; its dates run from "
-                f"{show_date(self.dates[0])} to {show_date(self.dates[-1])} "
-                f"every {lead_name(self.frequency)}."
+                f"The store {self.path!r} has no date {show_date(wanted)}; its dates run from {first} to "
+                f"{last} every {lead_name(self.frequency)}."
             )
         return int(steps)
 
@@ -318,14 +309,14 @@ class Store:
 
     def _chunk(self, number: int) -> NDArray[np.float32]:
         """One chunk of dates. The last used are cached, as training reads dates in random order."""
-        if number in self._chunks:
-            self._chunks.move_to_end(number)
-            return self._chunks[number]
-        size = self._data.chunks[0]
-        self._chunks[number] = self._decode(slice(number * size, (number + 1) * size))
-        while len(self._chunks) > 1 and sum(chunk.nbytes for chunk in self._chunks.values()) > CACHE_BYTES:
-            self._chunks.popitem(last=False)
-        return self._chunks[number]
+        chunk = self._chunks.pop(number, None)
+        if chunk is None:
+            size = self._data.chunks[0]
+            chunk = self._decode(slice(number * size, (number + 1) * size))
+        self._chunks[number] = chunk
+        while len(self._chunks) > 1 and sum(kept.nbytes for kept in self._chunks.values()) > CACHE_BYTES:
+            del self._chunks[next(iter(self._chunks))]
+        return chunk
 
     def _decode(self, times: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         dates = self.dates[times]
@@ -344,10 +335,8 @@ class Store:
     def _columns(self, variables: Sequence[str]) -> list[int]:
         unknown = [name for name in variables if name not in self.variables]
         if unknown:
-            raise KeyError(
-                f"The store {self.path!r} has no variable {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join(self.variables)}."
-            )
+            names, known = ", ".join(map(repr, unknown)), ", ".join(self.variables)
+            raise KeyError(f"The store {self.path!r} has no variable {names}; it has {known}.")
         return [self.variables.index(name) for name in variables]
 
     def to_xarray(self) -> xr.Dataset:

@@ -233,7 +233,7 @@ def test_bad_company(tmp_path):
     with pytest.raises(ValueError, match=r"a\.nc and .*b\.nc both hold 2001-02-07T00:00"):
         create(tmp_path)
     (tmp_path / "b.nc").write_bytes((tmp_path / "a.nc").read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"Cannot read .*b\.nc; is it cut short"):
+    with pytest.raises(ValueError, match=r"Cannot read .*b\.nc; is it truncated"):
         create(tmp_path)
     assert not (tmp_path / "s.zarr").exists()
 
@@ -246,7 +246,7 @@ def test_recipe_and_files_do_not_agree(tmp_path):
         create(tmp_path, dates={"start": 1999, "end": "2001-01-09"})
     with pytest.raises(ValueError, match=r"z has 2 values of level: 500, 850. Say which"):
         create(tmp_path, variables={"z": "z"})
-    with pytest.raises(ValueError, match="No date lies in the statistics window 1990 to 1991"):
+    with pytest.raises(ValueError, match="No date is in the statistics window 1990 to 1991"):
         create(tmp_path, statistics={"start": 1990, "end": 1991})
     with pytest.raises(FileNotFoundError, match=r"No file matches the source 'none/\*\.nc'"):
         create(tmp_path, source="none/*.nc")

@@ -142,7 +142,7 @@ def test_nan_where_it_is_allowed(tmp_path, metadata, fields):
     [
         ({"missing_dates": ["2024-01-01T01"]}, "missing date 2024-01-01T01:00 is not one of"),
         ({"tendency_leads": ["9h"]}, r"leads 9h are not multiples of the frequency 6h"),
-        ({"statistics_window": ("1999", "2000")}, "No date lies in the statistics window 1999 to 2000"),
+        ({"statistics_window": ("1999", "2000")}, "No date is in the statistics window 1999 to 2000"),
         ({"field_shape": (4, 4)}, r"12 latitudes.*\(4, 4\)"),
         ({"variables": [Variable("t", "K"), Variable("t", "K")]}, "different names"),
     ],
