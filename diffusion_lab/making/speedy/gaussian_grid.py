@@ -33,9 +33,7 @@ class SpectralTruncation:
         nodes, weights = np.polynomial.legendre.leggauss(len(source))
         sines = np.sin(np.deg2rad(source))
         if not np.allclose(np.sort(sines), nodes, atol=1e-5):
-            raise ValueError(
-                f"The {len(source)} source latitudes {source[0]:.2f}…{source[-1]:.2f} are not Gaussian."
-            )
+            raise ValueError(f"The {len(source)} source latitudes, {source[0]:.2f} first, are not Gaussian.")
         if len(source) <= truncation or longitudes <= 2 * truncation:
             raise ValueError(
                 f"Truncation {truncation} needs a finer grid than {len(source)} to {longitudes}."
@@ -50,16 +48,16 @@ class SpectralTruncation:
 
     def scalar(self, field: NDArray) -> NDArray:
         """Return `field` (..., latitude, longitude) truncated on the target grid, in its dtype."""
-        return self._project(self.scalar_matrices, field, field.shape[-1]).astype(field.dtype)
+        return self._project(self.scalar_matrices, field).astype(field.dtype)
 
     def wind(self, u: NDArray, v: NDArray) -> tuple[NDArray, NDArray]:
         """Return the eastward and northward wind (..., latitude, longitude) truncated on the target grid."""
-        stacked = self._project(self.wind_matrices, np.concatenate([u, v], axis=-2), u.shape[-1])
+        stacked = self._project(self.wind_matrices, np.concatenate([u, v], axis=-2))
         u_out, v_out = np.split(stacked.astype(u.dtype), 2, axis=-2)
         return u_out, v_out
 
-    def _project(self, matrices: NDArray, field: NDArray, count: int) -> NDArray:
-        waves = np.fft.rfft(field, axis=-1)[..., : self.truncation + 1] / count
+    def _project(self, matrices: NDArray, field: NDArray) -> NDArray:
+        waves = np.fft.rfft(field, axis=-1)[..., : self.truncation + 1] / field.shape[-1]
         return np.fft.irfft(np.einsum("mij,...jm->...im", matrices, waves), self.longitudes) * self.longitudes
 
 

@@ -29,20 +29,13 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.making.metadata import StoreMetadata, Variable, computed_forcings
+from diffusion_lab.making.speedy import pressure_levels as levels
 from diffusion_lab.making.speedy.gaussian_grid import SpectralTruncation, coarsened
-from diffusion_lab.making.speedy.pressure_levels import (
-    GAS_CONSTANT,
-    GRAVITY,
-    geopotential,
-    interpolate,
-    mean_sea_level_pressure,
-    temperature,
-)
 from diffusion_lab.making.speedy.rounding import power_of_two, round_to
 from diffusion_lab.making.writer import create_store
 from diffusion_lab.stores.dates import period
 from diffusion_lab.stores.forcings import COMPUTED_FORCINGS, compute_forcing
-from diffusion_lab.stores.store import Store
+from diffusion_lab.stores.store import Role, Store
 
 if TYPE_CHECKING:
     from jcm.forcing import ForcingData
@@ -102,7 +95,7 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
     total_wavenumber = np.asarray(grid.modal_axes[1], dtype=np.float64)
     decay = np.log(5.0) * total_wavenumber * (total_wavenumber + 1) / (31 * 32)
     height = grid.to_nodal(grid.to_modal(terrain.orog) * np.exp(-decay))
-    terrain = terrain.copy(orog=height, phis0=GRAVITY * height)
+    terrain = terrain.copy(orog=height, phis0=levels.GRAVITY * height)
     # The packaged forcing is one year of monthly means, repeated every year.
     forcing = ForcingData.from_file(str(climatology / "forcing.nc"), coords, align_mode="wrap_year")
     physics = speedy_physics()
@@ -117,7 +110,7 @@ def build_model(start: np.datetime64) -> tuple[Model, ForcingData]:
     model = Model(dycore, physics=physics, start_time=str(start))
     state, _ = model.bootstrap_state()
     # 288 K everywhere is the rest state of jcm.
-    log_pressure = np.log(1013.25e2 / REFERENCE_PRESSURE) - terrain.phis0 / (GAS_CONSTANT * 288.0)
+    log_pressure = np.log(1013.25e2 / REFERENCE_PRESSURE) - terrain.phis0 / (levels.GAS_CONSTANT * 288.0)
     model.bootstrap_state(state.replace(log_surface_pressure=grid.to_modal(log_pressure)[None]))
     return model, forcing
 
@@ -126,13 +119,8 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
     """Simulate from `start` to `end`, after five months of spin-up, and write chunks under `workdir`.
 
     Each chunk `sigma_<first date>.nc` holds ten days of instantaneous 00 and 12 UTC fields on the T31
-    Gaussian grid (96 x 48) and the six sigma levels below 0.14. A killed simulation resumes from
-    `checkpoint.msgpack`, bit for bit. A progress bar counts the days.
-
-    Args:
-        workdir: folder of the chunks, made if missing.
-        start: first date that is kept.
-        end: the last date that must be reached.
+    Gaussian grid (96 x 48) and the six sigma levels below 0.14; the last may end after `end`. A killed
+    simulation resumes from `checkpoint.msgpack`, bit for bit. A progress bar counts the days.
     """
     from jcm.checkpoint import load_checkpoint, save_checkpoint
 
@@ -152,9 +140,7 @@ def simulate(workdir: str | Path, start: str | np.datetime64, end: str | np.date
             chunk = sigma_dataset(predictions, model)
             now = chunk.time.values[-1].astype("datetime64[h]")
             if not np.isfinite(chunk.temperature.values).all():
-                raise FloatingPointError(
-                    f"SPEEDY became unstable before {now}: the temperature is not finite."
-                )
+                raise FloatingPointError(f"SPEEDY is unstable: not all temperatures before {now} are finite.")
             if now >= first:
                 write_atomically(chunk, workdir / f"sigma_{str(chunk.time.values[0])[:10]}.nc")
             save_checkpoint(model, checkpoint)
@@ -173,21 +159,15 @@ def sigma_dataset(predictions: ModelPredictions, model: Model) -> xr.Dataset:
     """Return a simulated chunk as (time, level, latitude, longitude) fields, SI units, levels downwards."""
     state = predictions.dynamics
     dims = ("time", "level", "longitude", "latitude")
-    fields = {
-        "temperature": state.temperature,
-        "u": state.u_wind,
-        "v": state.v_wind,
-        "specific_humidity": state.specific_humidity,
-        "geopotential": state.geopotential,
-    }
-    data: dict[str, tuple[tuple[str, ...], np.ndarray]]
-    data = {name: (dims, np.asarray(field)[:, TOP_LEVELS:]) for name, field in fields.items()}
+    names = ("temperature", "u_wind", "v_wind", "specific_humidity", "geopotential")
+    data = {name: (dims, np.asarray(getattr(state, name))[:, TOP_LEVELS:]) for name in names}
     surface_pressure = REFERENCE_PRESSURE * np.asarray(state.normalized_surface_pressure)
-    data["surface_pressure"] = (("time", "longitude", "latitude"), surface_pressure)
     sigma = np.asarray(model.coords.vertical.centers)[TOP_LEVELS:]
     times = predictions.time_labels().astype("datetime64[s]").astype("datetime64[ns]")
     coords = {"time": times, "sigma": ("level", sigma), **_horizontal(model)}
-    return xr.Dataset(data, coords=coords).transpose("time", "level", "latitude", "longitude")
+    dataset = xr.Dataset(data, coords).rename(u_wind="u", v_wind="v")
+    dataset["surface_pressure"] = (("time", *dims[2:]), surface_pressure)
+    return dataset.transpose("time", "level", "latitude", "longitude")
 
 
 def pressure_level_dataset(workdir: str | Path) -> xr.Dataset:
@@ -219,23 +199,20 @@ def pressure_level_dataset(workdir: str | Path) -> xr.Dataset:
 
 def chunk_fields(chunk: xr.Dataset, surface: xr.Dataset, truncation: SpectralTruncation) -> xr.Dataset:
     """Return the pressure-level fields of one chunk of `simulate`, truncated to the 64 x 32 grid."""
+    chunk = chunk.transpose("level", "time", "latitude", "longitude").astype(np.float64)
+    names = ("temperature", "u", "v", "specific_humidity", "geopotential", "surface_pressure")
+    t, u, v, q, z, ps = (chunk[name].values for name in names)
     sigma = chunk.sigma.values.astype(np.float64)
-    level_first = chunk.transpose("level", "time", "latitude", "longitude")
-    t, u, v, q, z = (
-        level_first[name].values.astype(np.float64)
-        for name in ("temperature", "u", "v", "specific_humidity", "geopotential")
-    )
-    ps, ground = chunk.surface_pressure.values.astype(np.float64), surface.surface_geopotential.values
-    ground = np.broadcast_to(ground.astype(np.float64), ps.shape)
-    u850, v850 = truncation.wind(interpolate(u, sigma, ps, 85000.0), interpolate(v, sigma, ps, 85000.0))
+    ground = np.broadcast_to(surface.surface_geopotential.values.astype(np.float64), ps.shape)
+    u850, v850 = truncation.wind(*(levels.interpolate(wind, sigma, ps, 85000.0) for wind in (u, v)))
     fields = {
-        "z500": truncation.scalar(geopotential(z, t, sigma, ps, 50000.0)),
-        "t850": truncation.scalar(temperature(t, sigma, ps, ground, 85000.0)),
+        "z500": truncation.scalar(levels.geopotential(z, t, sigma, ps, 50000.0)),
+        "t850": truncation.scalar(levels.temperature(t, sigma, ps, ground, 85000.0)),
         "u850": u850,
         "v850": v850,
         # The truncated series of a field that reaches zero is slightly negative there.
-        "q700": np.maximum(truncation.scalar(interpolate(q, sigma, ps, 70000.0)), 0.0),
-        "msl": truncation.scalar(mean_sea_level_pressure(t, sigma, ps, ground)),
+        "q700": np.maximum(truncation.scalar(levels.interpolate(q, sigma, ps, 70000.0)), 0.0),
+        "msl": truncation.scalar(levels.mean_sea_level_pressure(t, sigma, ps, ground)),
     }
     return _labelled(fields, time=chunk.time.values)
 
@@ -244,7 +221,7 @@ def constant_fields(surface: xr.Dataset) -> xr.Dataset:
     """Return orography (m) and land fraction on the 64 x 32 grid, as means over its cells."""
     north_first = surface.sortby("latitude", ascending=False)
     fields = {
-        "orography": coarsened(north_first.surface_geopotential.values / GRAVITY, 32, 64),
+        "orography": coarsened(north_first.surface_geopotential.values / levels.GRAVITY, 32, 64),
         "lsm": coarsened(north_first.land_fraction.values, 32, 64),
     }
     return _labelled(fields)
@@ -255,9 +232,9 @@ def _labelled(fields: dict[str, np.ndarray], time: np.ndarray | None = None) -> 
         "latitude": ("latitude", gaussian_latitudes(32), {"units": "degrees_north"}),
         "longitude": ("longitude", np.arange(64) * 360.0 / 64, {"units": "degrees_east"}),
     }
-    dims: tuple[str, ...] = ("latitude", "longitude")
     if time is not None:
-        dims, coords["time"] = ("time", *dims), ("time", time, {})
+        coords = {"time": ("time", time, {})} | coords
+    dims = list(coords)
     data = {name: (dims, field.astype(np.float32), ATTRIBUTES[name]) for name, field in fields.items()}
     return xr.Dataset(data, coords=coords)
 
@@ -290,11 +267,8 @@ def create_speedy_store(
         ValueError: `workdir` holds a simulation that does not cover the dates.
     """
     known = [name for name in ATTRIBUTES if name not in SURFACE]
-    unknown = [name for name in variables if name not in known]
-    if unknown:
-        raise KeyError(
-            f"SPEEDY has no prognostic variable {', '.join(unknown)}; choose from {', '.join(known)}."
-        )
+    if unknown := ", ".join(name for name in variables if name not in known):
+        raise KeyError(f"SPEEDY has no prognostic variable {unknown}; choose from {', '.join(known)}.")
     workdir = Path(f"{out}.speedy") if workdir is None else workdir
     first, last = period(start, end)
     if statistics_end is None:
@@ -307,18 +281,16 @@ def create_speedy_store(
     fields = fields.stack(cell=("latitude", "longitude"), create_index=False)
     dates = fields.time.values.astype("datetime64[s]")
     if len(dates) == 0 or dates[0] != first or dates[-1] != last:
-        raise ValueError(
-            f"{workdir} holds a simulation of other dates than {first} to {last}; choose another folder."
-        )
+        raise ValueError(f"{workdir} holds other dates than {first} to {last}; choose another folder.")
     training = fields.sel(time=slice(*period(start, statistics_end)))
     steps = {name: power_of_two(0.01 * float(training[name].diff("time").std())) for name in variables}
-    surface = [Variable(name, role="forcing", constant_in_time=True, **ATTRIBUTES[name]) for name in SURFACE]
+    stored = []
+    for name in (*variables, *SURFACE):
+        units, long_name, fixed = ATTRIBUTES[name]["units"], ATTRIBUTES[name]["long_name"], name in SURFACE
+        role: Role = "forcing" if fixed else "prognostic"
+        stored.append(Variable(name, units, role, long_name, constant_in_time=fixed))
     metadata = StoreMetadata(
-        variables=[
-            *(Variable(name, **ATTRIBUTES[name]) for name in variables),
-            *surface,
-            *computed_forcings(FORCINGS),
-        ],
+        variables=stored + computed_forcings(FORCINGS),
         dates=dates,
         latitudes=fields.latitude.values,
         longitudes=fields.longitude.values,
