@@ -21,15 +21,12 @@ from diffusion_lab.stores.store import Store
 
 
 def create_from_recipe(recipe: Recipe, path: str | PathLike[str], show_progress: bool = False) -> Store:
-    """Create the store that a recipe describes, or finish one that was interrupted.
+    """Create the store that a recipe describes, or finish one that was interrupted, and open it.
 
     Args:
         recipe: the recipe.
         path: local path or fsspec URL of the store.
-        show_progress: draw a progress bar.
-
-    Returns:
-        The finished store.
+        show_progress: whether to draw a progress bar.
 
     Raises:
         FileNotFoundError: if a source matches no file.
@@ -62,8 +59,7 @@ def _open(recipe: Recipe) -> tuple[StoreMetadata, dict[str, xr.DataArray]]:
     for name in recipe.constants:
         fields[name] = fields[name].isel(time=0, missing_dims="ignore", drop=True).load()
     dated = {name: fields[name] for name in recipe.variables}
-    undated = [name for name, field in dated.items() if "time" not in field.dims]
-    if undated:
+    if undated := [name for name, field in dated.items() if "time" not in field.dims]:
         raise ValueError(
             f"There is no time in {fields[undated[0]].attrs['file']}: none of its coordinates holds dates. "
             f"List {', '.join(undated)} under constants, if they are the same at all dates."
@@ -116,27 +112,22 @@ def _read(metadata: StoreMetadata, fields: Mapping[str, xr.DataArray], dates: np
 
 
 def _check_gaps(name: str, field: xr.DataArray, dates: np.ndarray) -> None:
-    gaps = dates[~np.isin(dates, field["time"])]
-    if len(gaps):
-        some = ", ".join(show_date(date) for date in gaps[:5])
+    if gaps := [show_date(date) for date in dates[~np.isin(dates, field["time"])]]:
         raise ValueError(
             f"{name} ({field.name} in {field.attrs['file']} and the files that continue it) has no data for "
-            f"{len(gaps)} of the {len(dates)} dates: {some}{', ...' if len(gaps) > 5 else ''}. "
-            "Where the source has no data, declare the dates missing in the recipe, "
-            f"dates: {{missing: [{show_date(gaps[0])}]}}."
+            f"{len(gaps)} of the {len(dates)} dates: {', '.join(gaps[:5])}{', ...' if gaps[5:] else ''}. If "
+            f"they do not exist, declare them missing in the recipe, dates: {{missing: [{gaps[0]}]}}."
         )
 
 
 def _dates(recipe: Recipe, fields: Mapping[str, xr.DataArray], missing: np.ndarray) -> np.ndarray:
     """The dates of the store: evenly spaced over those of the files and those declared missing."""
     known = np.unique(np.concatenate([missing, *(field["time"].values for field in fields.values())]))
+    held = f"the files hold {show_date(known[0])} to {show_date(known[-1])}"
     first, last = period(recipe.dates.start or show_date(known[0]), recipe.dates.end or show_date(known[-1]))
     inside = known[(known >= first) & (known <= last)]
     if len(inside) < 2:
-        raise ValueError(
-            f"Fewer than two dates lie in {show_date(first)} to {show_date(last)}; the files hold "
-            f"{show_date(known[0])} to {show_date(known[-1])}."
-        )
+        raise ValueError(f"There are not two dates from {show_date(first)} to {show_date(last)}; {held}.")
     steps, counts = np.unique(np.diff(inside), return_counts=True)
     frequency = lead_timedelta(recipe.dates.frequency or steps[counts.argmax()])
     dates = np.arange(inside[0], inside[-1] + np.timedelta64(1, "s"), frequency)
@@ -147,10 +138,7 @@ def _dates(recipe: Recipe, fields: Mapping[str, xr.DataArray], missing: np.ndarr
             f"{show_date(dates[0])}. Say which are wanted, for example dates: {{frequency: 1d}}."
         )
     if inside[0] - first >= frequency or last - inside[-1] >= frequency:
-        raise ValueError(
-            f"The recipe asks for {recipe.dates.start} to {recipe.dates.end}, but the files hold "
-            f"{show_date(known[0])} to {show_date(known[-1])}."
-        )
+        raise ValueError(f"The recipe asks for {recipe.dates.start} to {recipe.dates.end}, but {held}.")
     return dates
 
 

@@ -16,15 +16,12 @@ _VERTICAL = re.compile(r"lev|plev|isobaric|pressure|height|depth|altitude|hybrid
 
 
 def select_values(dataset: xr.Dataset, wanted: Mapping[str, float | str]) -> xr.Dataset | None:
-    """Select the part of a file at some values of its coordinates.
+    """Select the part of a file at some values of its coordinates; None if it holds only other values.
 
     Args:
         dataset: the file. A dimension without coordinates is counted from 0.
         wanted: name of a coordinate to its value; a lead time as `6h`, or in hours. Coordinates that the
-            file lacks are ignored.
-
-    Returns:
-        The part, without these coordinates; None if the file holds only other values.
+            file lacks are ignored, the others are dropped.
     """
     for name, value in wanted.items():
         if name not in dataset.coords and name not in dataset.dims:
@@ -53,16 +50,13 @@ def _equal(values: NDArray[Any], value: float | str) -> NDArray[np.bool_]:
 def at_level(
     array: xr.DataArray, level: float | None, places: Collection[str], file: str
 ) -> xr.DataArray | None:
-    """Select one level of a variable and drop all dimensions but time and place.
+    """Select one level of a variable and drop all dimensions but time and place; None if it lacks the level.
 
     Args:
         array: the variable.
         level: the value of its vertical coordinate; None if it has only one.
-        places: the dimensions that stay.
+        places: the dimensions of time and place.
         file: its file, for the messages.
-
-    Returns:
-        The variable; None if it is not at that level.
 
     Raises:
         ValueError: if it has several levels and none is given, or another dimension of several values.
@@ -72,8 +66,7 @@ def at_level(
     vertical = [dim for dim in several if _is_vertical(array[dim])]
     if level is not None and not vertical and len(several) == 1 and array[several[0]].dtype.kind in "iuf":
         vertical = several
-    others = [dim for dim in several if dim not in vertical[:1]]
-    if others:
+    if others := [dim for dim in several if dim not in vertical[:1]]:
         raise ValueError(unexpected(array, others[0], file))
     if vertical:
         values = array[vertical[0]].values
@@ -94,11 +87,11 @@ def at_level(
 def unexpected(array: xr.DataArray, dim: str, file: str) -> str:
     """The message about a dimension of several values for which a store has no place."""
     values = array[dim].values
-    undated = "The variable has no time: none of its coordinates holds dates."
+    undated = " The variable has no time: none of its coordinates holds dates."
     return (
         f"{file}: {array.name} has the dimension {dim} of size {len(values)} ({_labels(values)}), but a "
         "store has one field per date. Choose one in the recipe, "
-        f"select: {{{dim}: {_label(values[0])}}}. {'' if 'time' in array.dims else undated}"
+        f"select: {{{dim}: {_label(values[0])}}}.{'' if 'time' in array.dims else undated}"
     )
 
 

@@ -29,7 +29,7 @@ LARGEST_CHUNK = 34  # dates
 
 
 def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> Store:
-    """Copy the dates from `start` to `end` to a new, strongly compressed zarr v2 store.
+    """Copy the dates from `start` to `end`, and the statistics, to a new, strongly compressed zarr v2 store.
 
     The fields are multiples of a power of two (the attribute `rounded_to_multiples_of`), so they become
     integers when scaled. Second differences between neighbouring cells are small integers, whose bits are
@@ -40,9 +40,6 @@ def excerpt(store: Store, path: str | PathLike[str], start: str, end: str) -> St
         path: path of the new store; whatever is there is replaced.
         start: first date.
         end: last date; `2025` includes all of that year.
-
-    Returns:
-        The new store, with the statistics of `store`.
 
     Raises:
         ValueError: no date of the store is in the period, or a copied value is not the original.

@@ -49,15 +49,10 @@ class Grid:
 
 
 def find_grid(dataset: xr.Dataset, file: str, coordinates: Mapping[str, str]) -> Grid:
-    """Find the latitudes and longitudes of a file.
-
-    Args:
-        dataset: the file.
-        file: its name, for the messages.
-        coordinates: names of `latitude` and `longitude` in the file, where they cannot be guessed.
+    """Find the latitudes and longitudes of a file, by the names in `coordinates` or else by their attributes.
 
     Raises:
-        ValueError: if they cannot be found or understood.
+        ValueError: naming `file`, if they cannot be found or understood.
     """
     lat, lon = (_find(dataset, file, what, coordinates) for what in ("latitude", "longitude"))
     latitudes, longitudes = (_degrees(array, file) for array in (lat, lon))
@@ -97,9 +92,7 @@ def check_distinct(grid: Grid, file: str) -> None:
 def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, str]) -> xr.DataArray:
     if what in coordinates:
         if coordinates[what] not in dataset.variables:
-            raise ValueError(
-                f"{file}: there is no {coordinates[what]!r}, which the recipe names as the {what}."
-            )
+            raise ValueError(f"{file}: there is no {coordinates[what]!r}, the {what} in the recipe.")
         return dataset[coordinates[what]]
     described = [
         str(name)
@@ -111,18 +104,18 @@ def _find(dataset: xr.Dataset, file: str, what: str, coordinates: Mapping[str, s
     kinds = (array.attrs.get("GRIB_gridType") for array in dataset.values())
     kind = next(filter(None, kinds), None)
     if not found and kind:
-        name, convert = (
-            ("sh (spherical harmonics)", "cdo sp2gpl") if kind == "sh" else (kind, "cdo -setgridtype,regular")
+        name, operator = (
+            ("sh (spherical harmonics)", "sp2gpl") if kind == "sh" else (kind, "-setgridtype,regular")
         )
         raise ValueError(
             f"{file}: the fields are on the grid {name}, without latitudes and longitudes. Convert them to a "
-            f"latitude-longitude grid first, for example with {convert} IN OUT."
+            f"latitude-longitude grid first, for example with cdo {operator} IN OUT."
         )
     if len(found) != 1:
+        known = ", ".join(map(str, dataset.coords)) or "none"
         raise ValueError(
-            f"{file}: cannot tell which coordinate is the {what} among "
-            f"{', '.join(map(str, dataset.coords)) or 'none'}. Say so in the recipe, for example "
-            f"coordinates: {{{what}: y}}."
+            f"{file}: cannot tell which coordinate is the {what} among {known}. Say so in the recipe, for "
+            f"example coordinates: {{{what}: y}}."
         )
     return dataset[found[0]]
 

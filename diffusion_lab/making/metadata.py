@@ -15,9 +15,6 @@ from diffusion_lab.stores.attributes import Role, check_role
 from diffusion_lab.stores.dates import even_frequency, lead_name, lead_timedelta, show_date
 from diffusion_lab.stores.forcings import CONSTANT_FORCINGS
 
-# The version of anemoi-datasets' layout that is written.
-LAYOUT_VERSION = "0.22"
-
 
 @dataclass(frozen=True)
 class Variable:
@@ -88,9 +85,7 @@ class StoreMetadata:
     def __post_init__(self) -> None:
         names, cells = [variable.name for variable in self.variables], len(self.latitudes)
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                f"Variables must have different names, and there must be at least one: {', '.join(names)}."
-            )
+            raise ValueError(f"Variables must exist and have different names: {', '.join(names)}.")
         if len(self.longitudes) != cells or np.prod(self.field_shape) != cells:
             raise ValueError(
                 f"{cells} latitudes, {len(self.longitudes)} longitudes and the field shape "
@@ -107,10 +102,8 @@ def missing_mask(metadata: StoreMetadata, dates: np.ndarray) -> np.ndarray:
     missing = np.array(list(metadata.missing_dates), "datetime64[s]")
     unknown = missing[~np.isin(missing, dates)]
     if len(unknown):
-        raise ValueError(
-            f"The missing date {show_date(unknown[0])} is not one of the store's dates, which run from "
-            f"{show_date(dates[0])} to {show_date(dates[-1])}."
-        )
+        date, first, last = map(show_date, (unknown[0], dates[0], dates[-1]))
+        raise ValueError(f"The missing date {date} is not one of the dates of the store, {first} to {last}.")
     return np.isin(dates, missing)
 
 
@@ -123,13 +116,12 @@ def tendency_steps(metadata: StoreMetadata, dates: np.ndarray) -> dict[str, int]
     frequency = even_frequency(dates, "the store to be written")
     leads = metadata.tendency_leads
     if leads is None:
-        usual = (lead_timedelta(lead) for lead in ("6h", "12h", "1d"))
-        leads = [lead_name(frequency), *(lead_name(lead) for lead in usual if not lead % frequency)]
+        usual = [lead for lead in ("6h", "12h", "1d") if not lead_timedelta(lead) % frequency]
+        leads = [lead_name(frequency), *usual]
     steps = {lead_name(lead): lead_timedelta(lead) / frequency for lead in leads}
-    odd = [lead for lead, count in steps.items() if count % 1]
-    if odd:
+    if odd := ", ".join(lead for lead, count in steps.items() if count % 1):
         raise ValueError(
-            f"The tendency leads {', '.join(odd)} are not multiples of the frequency {lead_name(frequency)}."
+            f"The tendency leads {odd} are not multiples of the frequency {lead_name(frequency)}."
         )
     return {lead: int(steps[lead]) for lead in sorted(steps, key=steps.__getitem__)}
 
@@ -145,7 +137,7 @@ def store_attributes(
         for variable in variables
     }
     return {
-        "version": LAYOUT_VERSION,
+        "version": "0.22",  # of the layout of anemoi-datasets
         "dimensions": ["dates", "variables", "ensembles", "values"],
         "variables": [variable.name for variable in variables],
         "variables_metadata": about,

@@ -9,15 +9,7 @@ from textwrap import indent
 from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from diffusion_lab.spelling import nearest
@@ -26,9 +18,9 @@ from diffusion_lab.stores.forcings import COMPUTED_FORCINGS
 from diffusion_lab.stores.store import Role
 
 
-def _one_forcing(name: str) -> str:
+def _one_forcing(name: Any) -> Any:
     if name not in COMPUTED_FORCINGS:
-        raise ValueError(f"unknown forcing {name!r}{nearest(name, COMPUTED_FORCINGS)}")
+        raise ValueError(f"unknown forcing {name!r}{nearest(str(name), COMPUTED_FORCINGS)}")
     return name
 
 
@@ -44,8 +36,8 @@ _EXAMPLES = {
 }
 
 Date = Annotated[str, BeforeValidator(lambda value: str(parse_date(value)))]
-Lead = Annotated[str, AfterValidator(lead_name)]
-Forcing = Annotated[str, AfterValidator(_one_forcing)]
+Lead = Annotated[str, BeforeValidator(lead_name)]
+Forcing = Annotated[str, BeforeValidator(_one_forcing)]
 
 
 class _Strict(BaseModel):
@@ -55,9 +47,9 @@ class _Strict(BaseModel):
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
         allowed = tuple(cls.model_fields)
-        unknown = [str(key) for key in values if key not in allowed] if isinstance(values, Mapping) else []
-        if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}")
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in allowed:
+                raise ValueError(f"unknown key {str(key)!r}{nearest(str(key), allowed)}")
         return values
 
 
@@ -162,8 +154,7 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:
         names = [*self.variables, *self.constants, *self.forcings]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"more than one variable is called {', '.join(twice)}")
         return self
 
@@ -178,10 +169,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read and check a recipe.
-
-    Args:
-        recipe: a YAML file, or the name of a shipped recipe.
+    """Read and check a recipe, given as a YAML file or by the name of a shipped recipe.
 
     Raises:
         FileNotFoundError: if there is neither.
@@ -190,10 +178,8 @@ def load_recipe(recipe: str | Path) -> Recipe:
     shipped = shipped_recipes()
     file = Path(recipe) if Path(recipe).is_file() else shipped.get(str(recipe))
     if file is None:
-        raise FileNotFoundError(
-            f"No recipe file {str(recipe)!r}, and no shipped recipe of that name; shipped are "
-            f"{', '.join(shipped)}."
-        )
+        names = ", ".join(shipped)
+        raise FileNotFoundError(f"There is no recipe file {str(recipe)!r}; the shipped recipes are {names}.")
     try:
         return parse_recipe(yaml.safe_load(file.read_text()))
     except yaml.YAMLError as error:

@@ -132,8 +132,7 @@ class Sources:
             "file": file,
         }
         time = {"time": array["time"].variable} if leading else {}
-        dims = (*time, "cell")
-        return xr.DataArray(array.data.reshape(*leading, -1), time, dims, name, attributes)
+        return xr.DataArray(array.data.reshape(*leading, -1), time, (*time, "cell"), name, attributes)
 
 
 def _expand(pattern: str) -> list[str]:

@@ -47,12 +47,8 @@ class StoreWriter:
     store = writer.close()
     ```
 
-    A writer for the same path and metadata resumes where an interrupted one stopped.
-
-    Args:
-        path: local path or fsspec URL of the store.
-        metadata: everything but the fields.
-        chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
+    A writer for the same path and metadata resumes where an interrupted one stopped. `create_store` explains
+    the arguments.
 
     Raises:
         ValueError: if dates, leads or statistics window are inconsistent.
@@ -79,14 +75,12 @@ class StoreWriter:
         self._chunks = (min(chunk_times, len(self._dates)), *self._shape[1:])
         attributes = store_attributes(metadata, self._dates, self._missing, in_window)
         attributes |= {"shape": list(self._shape), "chunks": list(self._chunks)}
-        self._final_attributes = attributes | {"uuid": self._identity(attributes)}
-        self._group, self._done = self._open()
-
-    def _identity(self, attributes: Mapping[str, Any]) -> str:
-        """A uuid derived from the contents, so that a recipe resumes only its own store."""
+        # The uuid is derived from the contents, so that a recipe resumes only its own store.
         text = json.dumps([attributes, _COMPRESSOR.get_config()], sort_keys=True).encode()
-        places = np.asarray([self.metadata.latitudes, self.metadata.longitudes], np.float64).tobytes()
-        return str(uuid.UUID(bytes=hashlib.sha256(text + places).digest()[:16]))
+        places = np.asarray([metadata.latitudes, metadata.longitudes], np.float64).tobytes()
+        identity = uuid.UUID(bytes=hashlib.sha256(text + places).digest()[:16])
+        self._final_attributes = attributes | {"uuid": str(identity)}
+        self._group, self._done = self._open()
 
     def _open(self) -> tuple[zarr.Group, int]:
         """The group and the number of its dates that are done."""
@@ -112,10 +106,8 @@ class StoreWriter:
 
     def _check_own(self, path: str, attributes: Mapping[str, Any]) -> None:
         if attributes.get("uuid") != self._final_attributes["uuid"]:
-            raise FileExistsError(
-                f"{path!r} exists and was not made from this recipe and its sources. Remove it, or choose "
-                "another name."
-            )
+            why = "exists and was not made from this recipe and its sources"
+            raise FileExistsError(f"{path!r} {why}. Remove it, or choose another name.")
 
     def _begin(self) -> zarr.Group:
         """Create the arrays; repeated until the note contains `done`."""
@@ -197,12 +189,11 @@ class StoreWriter:
             bad[self._missing[block]] = False
             if bad.any():
                 time, cell = np.argwhere(bad)[0]
-                raise ValueError(
-                    f"{variable.name} is {values[time, column, cell]} at "
-                    f"{show_date(self._dates[block][time])}, cell {cell} (latitude "
-                    f"{self.metadata.latitudes[cell]:g}, longitude {self.metadata.longitudes[cell]:g}). "
-                    "Declare the date missing, or allow NaN for this variable."
-                )
+                value, date = values[time, column, cell], show_date(self._dates[block][time])
+                lat, lon = self.metadata.latitudes[cell], self.metadata.longitudes[cell]
+                place = f"cell {cell} (latitude {lat:g}, longitude {lon:g})"
+                remedy = "Declare the date missing, or allow NaN for this variable."
+                raise ValueError(f"{variable.name} is {value} at {date}, {place}. {remedy}")
 
     def close(self) -> Store:
         """Write statistics and attributes, give the store its name and open it.
@@ -247,17 +238,14 @@ def create_store(
     read: Callable[[slice], np.ndarray],
     chunk_times: int | None = None,
 ) -> Store:
-    """Create a store, or finish one that was interrupted.
+    """Create a store, or finish one that was interrupted, and open it.
 
     Args:
         path: local path or fsspec URL of the store.
-        metadata: everything but the fields.
+        metadata: everything in the store but its fields.
         read: returns the fields (time, variable, cell) of a slice of the dates; called once for each block
             that is still to be written, in order.
         chunk_times: dates in a chunk; by default as many as fit in 1 MiB. A read decodes whole chunks.
-
-    Returns:
-        The finished store, opened.
 
     Raises:
         ValueError, FileExistsError: as `StoreWriter`.

@@ -67,7 +67,7 @@ def test_dates_as_yaml_gives_them(tmp_path):
 
 
 def test_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="shipped are era5_wb2_64x32, regional_daily"):
+    with pytest.raises(FileNotFoundError, match="shipped recipes are era5_wb2_64x32, regional_daily"):
         load_recipe("era6")
     file = tmp_path / "r.yaml"
     file.write_text("a: [1")
