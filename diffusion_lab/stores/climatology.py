@@ -141,12 +141,10 @@ def climatology_of(store: Store) -> Climatology:
     beside = Path(store.path.removesuffix(".zarr") + "_climatology.npz")
     if beside.is_file():
         climatology = Climatology.load(beside)
-        cells = climatology.coefficients.shape[-1]
-        if cells != len(store.latitudes):
-            raise ValueError(
-                f"The climatology {str(beside)!r} has {cells} cells, the store {len(store.latitudes)}. "
-                "Remove it to have one fitted."
-            )
+        cells, expected = climatology.coefficients.shape[-1], len(store.latitudes)
+        if cells != expected:
+            why = f"has {cells} cells, the store {expected}. Remove it to have one fitted."
+            raise ValueError(f"The climatology {str(beside)!r} {why}")
         return climatology
     if store.statistics_window is None:
         raise ValueError(

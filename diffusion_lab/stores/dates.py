@@ -21,14 +21,11 @@ class Period(NamedTuple):
 
 
 def parse_date(date: object) -> np.datetime64:
-    """Read a date that a user wrote.
+    """Read a date that a user wrote, at its own precision.
 
     Args:
         date: `"2025"`, `"2025-01"`, `"2025-01-15"`, `"2025-01-15T12:30:00"`; compact as in the guide,
             `20250115` and `"20250115T12:00:00"`; a `datetime.date`; or a datetime64.
-
-    Returns:
-        The date at the precision that it is written with, at most to the second.
 
     Raises:
         ValueError: it is written in another way, does not exist, or is finer than a second.
@@ -51,13 +48,10 @@ def parse_date(date: object) -> np.datetime64:
 
 
 def lead_timedelta(lead: str | int | np.timedelta64) -> np.timedelta64:
-    """Length of a lead time or frequency.
+    """Length of a lead time or frequency, `timedelta64[s]`.
 
     Args:
         lead: `"6h"`, `"1d"`, `"30m"`, `"90s"`; a number of hours, as in old stores; or a timedelta.
-
-    Returns:
-        The length in whole seconds, `timedelta64[s]`.
 
     Raises:
         ValueError: it is written in another way, or is not positive.
@@ -110,13 +104,7 @@ def period(start: np.datetime64 | str, end: np.datetime64 | str) -> Period:
 def spread_out(
     dates: NDArray[np.datetime64], count: int, every: np.timedelta64 | None = None
 ) -> NDArray[np.datetime64]:
-    """Choose start dates.
-
-    Args:
-        dates: (start,) possible dates.
-        count: the largest number of starts.
-        every: time between starts, from the first; by default they are spread evenly over all dates.
-    """
+    """Choose at most `count` of the dates (start,): evenly spread, or `every` apart from the first on."""
     if every is None:
         return dates[np.linspace(0, len(dates) - 1, min(count, len(dates))).round().astype(int)]
     wanted = dates[0] + np.arange(count) * every

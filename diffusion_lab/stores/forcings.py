@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-COMPUTED_FORCINGS = (
-    "cos_latitude",
-    "sin_latitude",
-    "cos_longitude",
-    "sin_longitude",
-    "cos_local_time",
-    "sin_local_time",
-    "cos_julian_day",
-    "sin_julian_day",
-    "insolation",
-)
-CONSTANT_FORCINGS = COMPUTED_FORCINGS[:4]
-
-_DAYS_PER_YEAR = 365.25
+CONSTANT_FORCINGS = ("cos_latitude", "sin_latitude", "cos_longitude", "sin_longitude")
+_VARYING_FORCINGS = ("cos_local_time", "sin_local_time", "cos_julian_day", "sin_julian_day", "insolation")
+COMPUTED_FORCINGS = CONSTANT_FORCINGS + _VARYING_FORCINGS
 
 
 def compute_forcing(
     name: str, dates: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray
 ) -> np.ndarray:
-    """Compute a dimensionless forcing.
+    """Compute a dimensionless forcing (time, cell) float32.
 
     Cosine and sine of: latitude; longitude; local time (mean solar time, period 24 h); julian day (days since
     1 January 00 UTC, period 365.25 d). `insolation` is the instantaneous cosine of the solar zenith angle, 0
@@ -34,9 +23,6 @@ def compute_forcing(
         dates: (time,) datetime64, UTC.
         latitudes: (cell,) degrees.
         longitudes: (cell,) degrees.
-
-    Returns:
-        (time, cell) float32.
 
     Raises:
         KeyError: if the name is unknown.
@@ -87,4 +73,4 @@ def _hours(dates: np.ndarray) -> np.ndarray:
 
 def _year_angle(dates: np.ndarray) -> np.ndarray:
     days = (dates - dates.astype("datetime64[Y]")) / np.timedelta64(1, "D")
-    return 2 * np.pi * days / _DAYS_PER_YEAR
+    return 2 * np.pi * days / 365.25

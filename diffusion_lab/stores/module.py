@@ -19,16 +19,15 @@ from diffusion_lab.stores.variables import Variables
 def forecast_starts(
     store: Store, step: np.timedelta64, multistep_input: int, window: Sequence[str | np.datetime64] | None
 ) -> np.ndarray:
-    """Dates from which a one-step forecast can be made and verified with data inside a window.
+    """Dates (start,) from which a one-step forecast can be made and verified with data inside a window.
+
+    Dates whose sample includes a missing date are left out.
 
     Args:
         store: an open store.
         step: forecast step, a multiple of the store's frequency.
         multistep_input: number of input states, `step` apart, the last of them at the start.
         window: first and last date of the data, see `dates.period`; None for all.
-
-    Returns:
-        (start,) datetime64[s], without those whose sample includes a missing date.
 
     Raises:
         ValueError: if the step is not a multiple of the frequency, or there is no start.

@@ -21,11 +21,7 @@ ALLOWED_CODECS = frozenset({
 
 @contextmanager
 def reading(what: str, remedy: str = "Make it again, or copy it again.") -> Iterator[None]:
-    """Turn whatever a library raises on damaged data into an error that names what was read.
-
-    Args:
-        what: such as `the array 'data' of the store 'a.zarr'`.
-        remedy: a sentence that says what to do.
+    """Turn whatever a library raises on damaged data into an error that says `what` was read.
 
     Raises:
         ValueError: in place of any error but a missing file, a missing package and a lack of memory.
@@ -41,11 +37,7 @@ def reading(what: str, remedy: str = "Make it again, or copy it again.") -> Iter
 
 
 def open_group(url: str, storage_options: Mapping[str, Any] | None = None) -> zarr.Group:
-    """Open a zarr group for reading; no chunk is read.
-
-    Args:
-        url: a local path or a URL that fsspec understands.
-        storage_options: options of the URL's file system.
+    """Open a zarr group at a local path or an fsspec URL, for reading; no chunk is read.
 
     Raises:
         FileNotFoundError: if there is no zarr group.

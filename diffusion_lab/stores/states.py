@@ -43,10 +43,9 @@ class Normalizer:
         """
         mean, stdev = np.zeros(len(names)), np.ones(len(names))
         for i, name in enumerate(names):
-            if name in COMPUTED_FORCINGS:
-                continue
-            column = store.variables.index(name)
-            mean[i], stdev[i] = store.statistics.mean[column], store.statistics.stdev[column]
+            if name not in COMPUTED_FORCINGS:
+                column = store.variables.index(name)
+                mean[i], stdev[i] = store.statistics.mean[column], store.statistics.stdev[column]
             if not stdev[i] > 0:
                 raise ValueError(
                     f"{name!r} has the standard deviation {stdev[i]:g} in the store {store.path!r} and "
@@ -77,12 +76,9 @@ class StateReader:
     def __init__(self, store: Store, variables: Variables) -> None:
         self.store, self.variables = store, variables
         self._stored = [name for name in variables.input if name in store.variables]
-        absent = [name for name in variables.input + variables.diagnostic if name not in store.variables]
-        lacking = [name for name in absent if name not in COMPUTED_FORCINGS]
-        if lacking:
-            raise KeyError(
-                f"the store {store.path!r} lacks {', '.join(lacking)}; it has {', '.join(store.variables)}"
-            )
+        known = (*store.variables, *COMPUTED_FORCINGS)
+        if lacking := ", ".join(name for name in variables.input + variables.diagnostic if name not in known):
+            raise KeyError(f"the store {store.path!r} lacks {lacking}; it has {', '.join(store.variables)}")
 
     def inputs(self, dates: Dates) -> np.ndarray:
         """Input states, (time, ensemble, grid, input variable) float32, physical units."""

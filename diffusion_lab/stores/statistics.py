@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Statistics over time, ensemble and cells: (variable,) float64, in physical units.
 
     `stdev` is the population standard deviation (divided by n). All are NaN for a variable without values.
@@ -26,7 +25,7 @@ class Statistics:
     maximum: np.ndarray
 
 
-STATISTICS = ("mean", "stdev", "minimum", "maximum")
+STATISTICS = Statistics._fields
 
 
 class StatisticsCollector:
@@ -56,11 +55,9 @@ class StatisticsCollector:
         self._past.extend(fields)
 
     def update(self, start: int, values: np.ndarray) -> None:
-        """Add a block of dates.
+        """Add the block (time, variable, cell) of dates from index `start` on.
 
-        Args:
-            start: index of its first date; the block before it must have been added or remembered.
-            values: (time, variable, cell) float32, which must not be changed afterwards.
+        The block before it must have been added or remembered; `values` must not be changed afterwards.
         """
         past = len(self._past)
         inside = self.in_window[start - past : start + len(values)]

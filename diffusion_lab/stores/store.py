@@ -105,7 +105,11 @@ class Store:
         with reading(f"the attribute missing_dates of the store {path!r}"):
             missing = np.array(self._about.missing_dates, "datetime64[s]")
         self.missing: NDArray[np.bool_] = np.isin(self.dates, missing)
-        self.roles: dict[str, Role] = {name: self._stored_role(name) for name in self.variables}
+        forced = self.constants | {v for v in self.variables if self._metadata(v).computed_forcing}
+        self.roles: dict[str, Role] = {
+            name: "forcing" if name in forced else "prognostic" for name in self.variables
+        }
+        self.roles |= {name: role for name, role in self._about.roles.items() if name in self.variables}
 
     def _damaged(self, what: str) -> NoReturn:
         raise ValueError(
@@ -137,8 +141,9 @@ class Store:
 
     def _statistics(self, prefix: str) -> Statistics:
         """The statistics in the arrays `{prefix}mean` and so on; NaN for a variable without any value."""
-        count = len(self.variables)
-        arrays = {name: self._values(f"{prefix}{name}", np.float64, count) for name in STATISTICS}
+        arrays = {
+            name: self._values(f"{prefix}{name}", np.float64, len(self.variables)) for name in STATISTICS
+        }
         stacked = np.stack(list(arrays.values()))
         empty = np.isnan(stacked).all(axis=0)
         wrong = ~empty & ~(np.isfinite(stacked).all(axis=0) & (arrays["stdev"] >= 0))
@@ -148,11 +153,8 @@ class Store:
             self._damaged(f"the statistics {prefix.rstrip('_')} of {self.variables[column]} are {values}")
         return Statistics(**arrays)
 
-    def _stored_role(self, name: str) -> Role:
-        forced = name in self.constants or self._metadata(name).computed_forcing
-        return self._about.roles.get(name, "forcing" if forced else "prognostic")
-
     def _metadata(self, variable: str) -> VariableAttributes:
+        self._columns([variable])
         return self._about.variables_metadata.get(variable, VariableAttributes())
 
     def __repr__(self) -> str:
@@ -223,7 +225,6 @@ class Store:
         Raises:
             KeyError: if the variable is not in the store.
         """
-        self._columns([variable])
         return self._metadata(variable).units or ""
 
     def long_name(self, variable: str) -> str:
@@ -232,7 +233,6 @@ class Store:
         Raises:
             KeyError: if the variable is not in the store.
         """
-        self._columns([variable])
         return self._metadata(variable).long_name or variable
 
     @cached_property
@@ -273,14 +273,11 @@ class Store:
     def read(
         self, time_index: int | slice | Sequence[int] | np.ndarray, variables: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Read the fields at some dates.
+        """Read fields (time, variable, ensemble, cell) float32; those of missing dates are NaN.
 
         Args:
-            time_index: an index, a slice or several indices into `dates`.
+            time_index: a slice, several indices or one index into `dates`; `time` is kept for a single index.
             variables: names, in the order wanted; all by default.
-
-        Returns:
-            (time, variable, ensemble, cell) float32, also for a single index; missing dates are NaN.
 
         Raises:
             KeyError: if a variable is not in the store.

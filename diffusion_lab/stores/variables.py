@@ -36,8 +36,7 @@ class Variables:
         object.__setattr__(self, "input", self.prognostic + self.forcing)
         object.__setattr__(self, "output", self.prognostic + self.diagnostic)
         names = self.prognostic + self.forcing + self.diagnostic
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"a variable has one role, but {', '.join(twice)} has several")
         if not self.prognostic:
             raise ValueError("there is no prognostic variable; a forecast needs at least one to step forward")
@@ -49,12 +48,9 @@ class Variables:
         Raises:
             ValueError: if a forcing in `computed` cannot be computed.
         """
-        unknown = [name for name in computed if name not in COMPUTED_FORCINGS]
-        if unknown:
-            raise ValueError(
-                f"cannot compute the forcings {', '.join(unknown)}; the computed forcings are "
-                f"{', '.join(COMPUTED_FORCINGS)}"
-            )
+        if unknown := ", ".join(name for name in computed if name not in COMPUTED_FORCINGS):
+            known = ", ".join(COMPUTED_FORCINGS)
+            raise ValueError(f"cannot compute the forcings {unknown}; the computed forcings are {known}")
         roles: dict[str, list[str]] = {"prognostic": [], "forcing": [], "diagnostic": []}
         for name in store.variables:
             roles[store.roles[name]].append(name)
