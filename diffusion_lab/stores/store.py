@@ -141,9 +141,7 @@ class Store:
 
     def _statistics(self, prefix: str) -> Statistics:
         """The statistics in the arrays `{prefix}mean` and so on; NaN for a variable without any value."""
-        arrays = {
-            name: self._values(f"{prefix}{name}", np.float64, len(self.variables)) for name in STATISTICS
-        }
+        arrays = {n: self._values(prefix + n, np.float64, len(self.variables)) for n in STATISTICS}
         stacked = np.stack(list(arrays.values()))
         empty = np.isnan(stacked).all(axis=0)
         wrong = ~empty & ~(np.isfinite(stacked).all(axis=0) & (arrays["stdev"] >= 0))
