@@ -67,9 +67,9 @@ def coarsened(field: NDArray, latitudes: int, longitudes: int) -> NDArray:
     Both must have the same order of latitudes. Cells end at the cumulative sums of the Gaussian weights, so
     areas are exact. Use it for fields with jumps, such as a land mask, where a truncated series would ripple.
     """
-    rows = _overlap(*(_gaussian_edges(count) for count in (field.shape[0], latitudes)), shifts=(0.0,))
-    edges = ((np.arange(count + 1) - 0.5) / count for count in (field.shape[1], longitudes))
-    columns = _overlap(*edges, shifts=(-1.0, 0.0, 1.0))
+    rows = _overlap(_gaussian_edges(field.shape[0]), _gaussian_edges(latitudes), shifts=(0.0,))
+    source, target = ((np.arange(count + 1) - 0.5) / count for count in (field.shape[1], longitudes))
+    columns = _overlap(source, target, shifts=(-1.0, 0.0, 1.0))
     return (rows @ field @ columns.T).astype(field.dtype)
 
 
