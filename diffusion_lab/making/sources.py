@@ -275,8 +275,8 @@ def _join(series: list[xr.Dataset]) -> xr.Dataset:
     for dataset, later in itertools.pairwise(series):
         first = later["time"].values[0]
         if first <= dataset["time"].values[-1]:
-            files = f"{dataset.attrs['file']} and {later.attrs['file']}"
-            raise ValueError(f"{files} both hold {show_date(first)}.")
+            both = f"{dataset.attrs['file']} and {later.attrs['file']}"
+            raise ValueError(f"{both} both hold {show_date(first)}.")
     # Grids and levels have been compared; what has no time is taken from the first file.
     return xr.concat(
         series, "time", data_vars="minimal", coords="minimal", compat="override", join="override"

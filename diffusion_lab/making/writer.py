@@ -148,7 +148,7 @@ class StoreWriter:
 
     @staticmethod
     def _put(group: zarr.Group, name: str, values: np.ndarray, dimension: str) -> None:
-        dimensions = {"_ARRAY_DIMENSIONS": [dimension]}
+        dimensions: dict[str, Any] = {"_ARRAY_DIMENSIONS": [dimension]}
         group.create_array(name, data=values, chunks=values.shape, overwrite=True, attributes=dimensions)
 
     def remaining(self) -> list[slice]:

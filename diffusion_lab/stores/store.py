@@ -213,7 +213,7 @@ class Store:
         named = (*forcing, *prognostic, *diagnostic)
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"A variable has one role; given more than once: {', '.join(twice)}.")
-        roles = self.roles | dict.fromkeys(forcing, "forcing")
+        roles: dict[str, Any] = self.roles | dict.fromkeys(forcing, "forcing")
         roles |= dict.fromkeys(prognostic, "prognostic") | dict.fromkeys(diagnostic, "diagnostic")
         return open_store(self.path, roles)
 

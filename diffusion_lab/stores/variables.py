@@ -55,4 +55,4 @@ class Variables:
         for name in store.variables:
             roles[store.roles[name]].append(name)
         roles["forcing"] += [name for name in computed if name not in roles["forcing"]]
-        return cls(**roles)
+        return cls(*map(tuple, roles.values()))
