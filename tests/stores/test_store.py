@@ -155,7 +155,7 @@ def test_errors_name_what_is_wrong(path, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No zarr store at .*none\.zarr"):
         open_store(tmp_path / "none.zarr")
     zarr.open_group(tmp_path / "other.zarr", mode="w", zarr_format=2)
-    with pytest.raises(ValueError, match="it lacks data, dates"):
+    with pytest.raises(ValueError, match="it lacks the attribute variables, data, dates"):
         open_store(tmp_path / "other.zarr")
     shorter = shutil.copytree(path, tmp_path / "short.zarr")
     group = zarr.open_group(shorter, mode="r+", zarr_format=2, use_consolidated=False)
