@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 from rich.progress import Progress
 
 from diffusion_lab.commands.requests import EnsembleRequest, steps_of
-from diffusion_lab.config import Date, Distinct, Lead, Written
+from diffusion_lab.config.values import Date, Distinct, Lead, Written
 from diffusion_lab.inference.destination import check_destination
 from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
 from diffusion_lab.inference.forecaster import load_forecaster

@@ -25,15 +25,8 @@ from rich.console import Console
 from diffusion_lab import verification
 from diffusion_lab.commands.console import console
 from diffusion_lab.commands.report import save_report
-from diffusion_lab.config import (
-    Config,
-    ConfigError,
-    complete,
-    compose,
-    config_folder,
-    hydra_overrides,
-    validate,
-)
+from diffusion_lab.config import Config, ConfigError, compose, config_folder, validate
+from diffusion_lab.config.composition import complete, hydra_overrides
 from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.plots import training_curves
 from diffusion_lab.stores.dates import spread_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,13 +36,13 @@ def config_folder(own: str | Path | None = None, config_name: str = "") -> Path:
     if own is not None:
         if not Path(own).is_dir():
             raise ConfigError(f"--config-dir {own}: there is no such folder")
-        folders.insert(0, Path(own).resolve())
+        folders.append(Path(own).resolve())
     name = config_name.removesuffix(".yaml")
-    known = {path.stem: folder for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+    known = {path.stem: folder for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name and name not in known:
         where = f"--config-dir {own}" if own is not None else "the shipped configs; see --config-dir"
         raise ConfigError(f"--config-name {name}: there is no {name}.yaml in {where}{nearest(name, known)}")
-    return known.get(name, folders[-1])
+    return known.get(name, folders[0])
 
 
 def compose(
@@ -48,7 +50,7 @@ def compose(
 ) -> DictConfig:
     """Compose a config from its groups.
 
-    Your own file may be partial: what a group leaves out is taken from the shipped group.
+    Your own files may be partial: what they leave out is taken from the shipped config.
 
     Args:
         overrides: Hydra overrides such as "model=transformer_diffusion" or "training.lr=3e-4".
@@ -65,49 +67,40 @@ def compose(
 def hydra_overrides(
     overrides: Sequence[str], config_dir: str | Path | None = None, *, sweep: bool = False
 ) -> list[str]:
-    """Overrides as Hydra's grammar wants them.
+    """Overrides in Hydra's grammar.
 
-    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that a group of your own leaves out, and `validate`
-    names those that are unknown, with the nearest known one. A value is quoted where Hydra could not read it,
-    or would take the name of a run or of a group's file for something else. Groups may lie in either folder.
+    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that your own group leaves out. Unknown keys are left
+    to `validate`, which suggests the nearest known one. Values are quoted where Hydra could not parse them
+    or would misread the name of a run or of a group's file.
 
     Args:
-        overrides: as they were typed.
+        overrides: as typed.
         config_dir: your own configs.
-        sweep: a value with commas stands for several, of a name and of a group, too.
+        sweep: a value with commas stands for several values, also of a name or a group.
     """
-    folders = f"file://{Path(config_dir).resolve()},file://{config_folder()}" if config_dir else ""
-    own = [f"hydra.searchpath=[{folders}]"] if config_dir else []
-    shown = [Path(folder) for folder in (config_dir, config_folder()) if folder]
-    groups = {path.name for folder in shown for path in folder.iterdir() if path.is_dir()}
+    folders = [Path(folder).resolve() for folder in (config_dir, config_folder()) if folder]
+    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    searched = ",".join(f"file://{folder}" for folder in folders)
+    own = [f"hydra.searchpath=[{searched}]"] if config_dir else []
     value = re.compile(r"(?!hydra\.)(name|\w+(\.[\w-]+)+)=")
     words = [_quoted(word, groups, sweep) for word in overrides]
     return own + [f"++{word}" if value.match(word) else word for word in words]
 
 
 def _quoted(word: str, groups: Container[str], sweep: bool) -> str:
-    """An override with its value in quotes, where Hydra must not read more into it than the words say."""
     key, equals, value = word.partition("=")
     if not equals or (value[:1] in ("'", '"') and value[:1] == value[-1:] and len(value) > 1):
         return word
     plain = key != "name" and key not in groups
-    if (plain or (sweep and "," in value) or "${" in value) and _readable(word):
-        return word
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    trailing = re.search(r"\\*$", escaped)
-    return f"{key}='{escaped}{trailing[0] if trailing else ''}'"
-
-
-def _readable(word: str) -> bool:
-    try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
-        return False
-    return True
+    if plain or (sweep and "," in value) or "${" in value:
+        with suppress(HydraException):
+            OverridesParser.create().parse_override(word)
+            return word
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def complete(config: DictConfig, config_name: str) -> DictConfig:
-    """Fill in what the groups leave out, as in the shipped config; a run without a name has its file's."""
+    """Fill in what the groups leave out from the shipped config; a run is named after its file by default."""
     own = cast(dict[str, Any], OmegaConf.to_container(config))
     own.setdefault("name", Path(config_name).stem)
     _fill(own, copy.deepcopy(shipped()))
@@ -116,7 +109,7 @@ def complete(config: DictConfig, config_name: str) -> DictConfig:
 
 @lru_cache(maxsize=1)
 def shipped() -> dict[str, Any]:
-    """The shipped config, its interpolations not yet filled in; not to be changed."""
+    """The shipped config with its interpolations unresolved; callers must not change it."""
     return cast(dict[str, Any], OmegaConf.to_container(_compose(config_folder(), "config", [])))
 
 
@@ -125,9 +118,9 @@ def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
         if key not in own:
             own[key] = value
         elif is_target(value) or key == "datasets":
-            # The keys of a class are its own, as are the names of datasets.
+            # Other classes have other keys, and datasets other names; but every model has `diffusion`.
             given = own[key].get("diffusion") if is_target(value) and isinstance(own[key], dict) else None
-            if isinstance(given, dict):  # but every model has these
+            if isinstance(given, dict):
                 own[key]["diffusion"] = value["diffusion"] | given
         elif isinstance(value, dict) and isinstance(own[key], dict):
             _fill(own[key], value)
@@ -135,29 +128,25 @@ def _fill(own: dict[str, Any], shipped: dict[str, Any]) -> None:
 
 def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig:
     hydra = GlobalHydra.instance()
-    before = hydra.hydra  # that of a sweep, in whose runs configs are composed too
+    before = hydra.hydra  # set within a sweep, whose runs compose configs too
     hydra.clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            try:
-                return hydra_compose(config_name, overrides=overrides)
-            except ConfigCompositionException as error:
-                if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
-                    key = unknown[1]
-                    raise ConfigError(f"{key}: there is no such key{nearest(key, shipped())}") from None
-                raise
+            return hydra_compose(config_name, overrides=overrides)
     except MissingConfigException as error:
         raise ConfigError(_missing(error)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"a config file cannot be read as YAML: {error}") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error)) from None
+        reason = str(error)
+        if unknown := re.match(r"Could not override '([\w.]+)'", reason):
+            reason = f"{unknown[1]}: there is no such key{nearest(unknown[1], shipped())}"
+        raise ConfigError(reason) from None
     finally:
         hydra.hydra = before
 
 
 def _missing(error: MissingConfigException) -> str:
-    """Name the group, or the file of a group, that does not exist."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
         return f"{group} = {name!r}: there is no such group{nearest(group, shipped())}"

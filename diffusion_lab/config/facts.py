@@ -1,4 +1,4 @@
-"""What has to agree between the keys of a config, and what a diffusion model cannot have."""
+"""Which keys of a config must agree, and what a diffusion model cannot have."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import re
 from collections.abc import Iterator
 from operator import itemgetter
 
+from omegaconf import OmegaConf
+
 from diffusion_lab.config.names import find
 from diffusion_lab.config.schema import Config
 
-# By name, as everything that a config names: reading a config imports no network, no sampler, no task.
+# By name, like everything that a config names: reading a config imports no network, sampler or task.
 TEND_MODEL = "diffusion_lab.models.DiffusionTendModelEncProcDec"
 TASK = "diffusion_lab.training.forecaster.GraphForecaster"
 TEND_TASK = "diffusion_lab.training.forecaster.GraphTendForecaster"
 SETTINGS = "diffusion_lab.sampling.SamplingSettings"
-_DIFFUSION = "model.model.diffusion"
+_DIFFUSION, _NORM = "model.model.diffusion", "model.layer_kernels.LayerNorm"
+_EQUAL = {
+    f"{_NORM}.normalized_shape": "model.num_channels",
+    f"{_NORM}.condition_shape": f"{_DIFFUSION}.noise_cond_dim",
+    f"{_DIFFUSION}.noise_embedder.num_channels": f"{_DIFFUSION}.noise_channels",
+}
+
+Faults = Iterator[tuple[str, object, str]]
 
 
 def disagreements(config: Config) -> list[str]:
@@ -24,36 +33,21 @@ def disagreements(config: Config) -> list[str]:
     return [f"{path} = {value!r}: {reason}" for check in checks for path, value, reason in check(config)]
 
 
-Faults = Iterator[tuple[str, object, str]]
-
-
 def _sizes(config: Config) -> Faults:
-    model, diffusion = config.model, config.model.model.diffusion
-    if model.num_channels % model.num_heads:
-        divisors = [str(n) for n in range(1, model.num_channels + 1) if model.num_channels % n == 0]
-        yield (
-            "model.num_heads",
-            model.num_heads,
-            f"does not divide model.num_channels = {model.num_channels}; take one of {', '.join(divisors)}",
-        )
-    norm, embedder = "model.layer_kernels.LayerNorm", f"{_DIFFUSION}.noise_embedder"
-    for node, where, key, path, width in [
-        (model.layer_kernels.LayerNorm, norm, "normalized_shape", "model.num_channels", model.num_channels),
-        (
-            *(model.layer_kernels.LayerNorm, norm, "condition_shape"),
-            *(f"{_DIFFUSION}.noise_cond_dim", diffusion.noise_cond_dim),
-        ),
-        (
-            *(diffusion.noise_embedder, embedder, "num_channels"),
-            *(f"{_DIFFUSION}.noise_channels", diffusion.noise_channels),
-        ),
-    ]:
-        if node.get(key, width) != width:
-            yield f"{where}.{key}", node[key], f"must be {path} = {width}; write {key}: ${{{path}}}"
-    if diffusion.noise_channels % 2:
-        even = diffusion.noise_channels + 1
-        reason = f"must be even, as sines and cosines come in pairs; take {even}"
-        yield f"{_DIFFUSION}.noise_channels", diffusion.noise_channels, reason
+    channels, heads = config.model.num_channels, config.model.num_heads
+    if channels % heads:
+        divisors = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+        reason = f"does not divide model.num_channels = {channels}; take one of {divisors}"
+        yield "model.num_heads", heads, reason
+    values = OmegaConf.create({"model": config.model.model_dump(by_alias=True)})
+    for path, other in _EQUAL.items():
+        width = OmegaConf.select(values, other)
+        if (value := OmegaConf.select(values, path, default=width)) != width:
+            key = path.rpartition(".")[2]
+            yield path, value, f"must be {other} = {width}; write {key}: ${{{other}}}"
+    if (width := config.model.model.diffusion.noise_channels) % 2:
+        reason = f"must be even, as sines and cosines come in pairs; take {width + 1}"
+        yield f"{_DIFFUSION}.noise_channels", width, reason
 
 
 def _sampling(config: Config) -> Faults:
@@ -66,16 +60,18 @@ def _sampling(config: Config) -> Faults:
     try:
         find(SETTINGS)(defaults.noise_scheduler, defaults.diffusion_sampler)
     except ValueError as error:
+        reason = str(error)
         # The message names what is wrong first, then what is allowed.
-        said = [
+        named = [
             (match.start(), f"{_DIFFUSION}.inference_defaults.{part}.{key}", value)
             for part, options in defaults
             for key, value in options.items()
-            if (match := re.search(rf"\b{re.escape(str(key))}\b", str(error)))
+            if (match := re.search(rf"\b{re.escape(str(key))}\b", reason))
         ]
-        _, path, value = min(said, key=itemgetter(0), default=(0, f"{_DIFFUSION}.inference_defaults", "…"))
-        superfluous = "has no option" in str(error) and "did you mean" not in str(error)
-        yield path, value, f"{error}. Take it out: ~{path}" if superfluous else str(error)
+        _, path, value = min(named, key=itemgetter(0), default=(0, f"{_DIFFUSION}.inference_defaults", "…"))
+        if "has no option" in reason and "did you mean" not in reason:
+            reason += f". Take it out: ~{path}"
+        yield path, value, reason
 
 
 def _task(config: Config) -> Faults:
@@ -99,8 +95,8 @@ def _task(config: Config) -> Faults:
 
 
 def _ruled_out(config: Config) -> Faults:
-    for key in ("start", "max"):
-        if (value := getattr(config.training.rollout, key)) != 1:
+    for key, value in config.training.rollout:
+        if value != 1:
             reason = f"a diffusion model is trained one step at a time; write training.rollout.{key}: 1"
             yield f"training.rollout.{key}", value, reason
     if config.model.bounding:

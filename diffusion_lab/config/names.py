@@ -1,4 +1,4 @@
-"""Names of classes in a config: import paths of your own, of ours, or of Anemoi for ours of the same role."""
+"""Names of classes in a config: import paths of your own, ours, or Anemoi's for ours of the same role."""
 
 from __future__ import annotations
 
@@ -8,34 +8,25 @@ from typing import Any
 from diffusion_lab.spelling import closest
 
 NAMES: dict[str, str] = {
-    "anemoi.models.models.AnemoiDiffusionModelEncProcDec": "diffusion_lab.models.DiffusionModelEncProcDec",
-    "anemoi.models.models.AnemoiDiffusionTendModelEncProcDec": (
-        "diffusion_lab.models.DiffusionTendModelEncProcDec"
-    ),
-    "anemoi.models.layers.processor.GraphTransformerProcessor": (
-        "diffusion_lab.models.processors.GraphTransformerProcessor"
-    ),
-    "anemoi.models.layers.processor.TransformerProcessor": (
-        "diffusion_lab.models.processors.TransformerProcessor"
-    ),
-    "anemoi.models.layers.diffusion.SinusoidalEmbeddings": "diffusion_lab.models.SinusoidalEmbeddings",
-    "anemoi.models.layers.normalization.ConditionalLayerNorm": "diffusion_lab.models.ConditionalLayerNorm",
-    "anemoi.training.train.tasks.GraphForecaster": "diffusion_lab.training.forecaster.GraphForecaster",
-    "anemoi.training.train.tasks.GraphTendForecaster": (
-        "diffusion_lab.training.forecaster.GraphTendForecaster"
-    ),
-    # These two and WeightedMSELoss are of earlier versions of the guide.
-    "anemoi.training.train.tasks.GraphDiffusionForecaster": (
-        "diffusion_lab.training.forecaster.GraphForecaster"
-    ),
-    "anemoi.training.train.tasks.GraphDiffusionTendForecaster": (
-        "diffusion_lab.training.forecaster.GraphTendForecaster"
-    ),
-    "anemoi.training.losses.MSELoss": "diffusion_lab.objectives.MSELoss",
-    "anemoi.training.losses.WeightedMSELoss": "diffusion_lab.objectives.MSELoss",
-    "anemoi.training.train.objectives.DiffusionObjective": "diffusion_lab.objectives.DiffusionObjective",
+    f"anemoi.{theirs}": f"diffusion_lab.{ours}"
+    for theirs, ours in (
+        ("models.models.AnemoiDiffusionModelEncProcDec", "models.DiffusionModelEncProcDec"),
+        ("models.models.AnemoiDiffusionTendModelEncProcDec", "models.DiffusionTendModelEncProcDec"),
+        ("models.layers.processor.GraphTransformerProcessor", "models.processors.GraphTransformerProcessor"),
+        ("models.layers.processor.TransformerProcessor", "models.processors.TransformerProcessor"),
+        ("models.layers.diffusion.SinusoidalEmbeddings", "models.SinusoidalEmbeddings"),
+        ("models.layers.normalization.ConditionalLayerNorm", "models.ConditionalLayerNorm"),
+        ("training.train.tasks.GraphForecaster", "training.forecaster.GraphForecaster"),
+        ("training.train.tasks.GraphTendForecaster", "training.forecaster.GraphTendForecaster"),
+        # These two and WeightedMSELoss are names from earlier versions of the guide.
+        ("training.train.tasks.GraphDiffusionForecaster", "training.forecaster.GraphForecaster"),
+        ("training.train.tasks.GraphDiffusionTendForecaster", "training.forecaster.GraphTendForecaster"),
+        ("training.losses.MSELoss", "objectives.MSELoss"),
+        ("training.losses.WeightedMSELoss", "objectives.MSELoss"),
+        ("training.train.objectives.DiffusionObjective", "objectives.DiffusionObjective"),
+    )
 }
-"""Anemoi's class → ours of the same role: the one table, printed by `diffusion-lab guide`."""
+"""Anemoi's class → ours of the same role; the only such table, printed by `diffusion-lab guide`."""
 
 _BY_CLASS = {name.rpartition(".")[2]: ours for name, ours in NAMES.items()}
 
@@ -43,21 +34,18 @@ _BY_CLASS = {name.rpartition(".")[2]: ours for name, ours in NAMES.items()}
 def our_name(name: str) -> str:
     """The import path that a name in a config means.
 
-    An `anemoi.` path is known by its class, from whichever of Anemoi's modules it is taken.
+    An `anemoi.` path is recognised by its class, whichever of Anemoi's modules it names.
 
     Raises:
-        ValueError: an `anemoi.` name that has no counterpart here.
+        ValueError: an `anemoi.` name without a counterpart here.
     """
     if not name.startswith("anemoi."):
         return name
-    try:
-        return _BY_CLASS[name.rpartition(".")[2]]
-    except KeyError:
-        near = closest(name, NAMES, 0.6)
-        hint = f"; did you mean {near!r}?" if near else "."
-        raise ValueError(
-            f"has no counterpart here{hint} `diffusion-lab guide` lists the names there are"
-        ) from None
+    if ours := _BY_CLASS.get(name.rpartition(".")[2]):
+        return ours
+    near = closest(name, NAMES, 0.6)
+    hint = f"; did you mean {near!r}?" if near else "."
+    raise ValueError(f"has no counterpart here{hint} `diffusion-lab guide` lists the known names")
 
 
 def find(name: str) -> Any:
@@ -68,13 +56,10 @@ def find(name: str) -> Any:
     """
     path = our_name(name)
     try:
-        module, _, name = path.rpartition(".")
-        return getattr(importlib.import_module(module), name)
+        module, _, attribute = path.rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
     except Exception as error:
         near = closest(path, NAMES.values(), 0.8)
-        hint = (
-            f"did you mean {near!r}?"
-            if near
-            else "write the import path of a class; for a file of your own, PYTHONPATH=ITS_FOLDER"
-        )
+        own = "write the import path of a class; for a file of your own, PYTHONPATH=ITS_FOLDER"
+        hint = f"did you mean {near!r}?" if near else own
         raise ValueError(f"cannot be imported ({error}); {hint}") from None

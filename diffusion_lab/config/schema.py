@@ -27,17 +27,16 @@ from diffusion_lab.models.architecture import Architecture, Sizes, check_count
 from diffusion_lab.stores.dates import Period, period
 
 # Arguments of a network that `training.build` takes from elsewhere in the config, or from the data.
-NETWORK_ARGUMENTS = (
+_NETWORK_ARGUMENTS = (
     *("graph", "num_input", "num_output", "num_prognostic", "tendency_mean", "tendency_stdev"),
     *("architecture", *(field.name for field in fields(Architecture))),
 )
-# Arguments that an objective takes from `model.model.diffusion` unless it says them itself.
+# Arguments that an objective takes from `model.model.diffusion` unless its own node has them.
 NOISE_ARGUMENTS = ("sigma_max", "sigma_min", "rho", "sigma_data")
-PROCESSORS = {
+_PROCESSORS = {
     "diffusion_lab.models.processors.GraphTransformerProcessor": "graphtransformer",
     "diffusion_lab.models.processors.TransformerProcessor": "transformer",
 }
-
 
 Target = Annotated[dict[str, Any], given_target()]
 """A class or function by its import path, `_target_`, and its arguments."""
@@ -85,7 +84,7 @@ class DataLoader(Group):
 
 
 class Validation(Group):
-    """How validation samples while training."""
+    """How validation samples during training."""
 
     every_n_steps: PositiveInt
     starts: PositiveInt
@@ -94,7 +93,7 @@ class Validation(Group):
 
 
 class Evaluation(Group):
-    """The forecasts that end a training."""
+    """The forecasts made and scored after training."""
 
     enabled: bool
     starts: PositiveInt
@@ -134,7 +133,7 @@ class System(Group):
 
 
 class InferenceDefaults(Group):
-    """Sampling settings that a checkpoint is released with; their keys are those of `SamplingSettings`."""
+    """The `SamplingSettings` that a checkpoint is released with."""
 
     noise_scheduler: dict[str, Any]
     diffusion_sampler: dict[str, Any]
@@ -155,7 +154,7 @@ class Diffusion(Group):
 
 
 class Network(Group):
-    """Which class, its diffusion arguments, and any further arguments of a class of the user's own."""
+    """A class, its diffusion settings, and any further arguments of a user-defined class."""
 
     model_config = ConfigDict(extra="allow")
     target: str = Field(alias="_target_")
@@ -167,18 +166,17 @@ class Network(Group):
         if not isinstance(node, Mapping):
             return node
         own = {key: value for key, value in node.items() if key != "diffusion"}
-        checked = check_target(own, NETWORK_ARGUMENTS, all_taken=False)
-        return {**checked, **({"diffusion": node["diffusion"]} if "diffusion" in node else {})}
+        return {**node, **check_target(own, _NETWORK_ARGUMENTS, all_taken=False)}
 
 
 class LayerKernels(Group):
-    """Layers that all blocks are made of."""
+    """Layers used in every block."""
 
     LayerNorm: Target
 
 
 def _processor(name: Any) -> Any:
-    return PROCESSORS.get(our_name(name), name) if isinstance(name, str) else name
+    return _PROCESSORS.get(our_name(name), name) if isinstance(name, str) else name
 
 
 class Model(Group, Sizes):  # type: ignore[misc]  # frozen by pydantic, which mypy cannot know
@@ -197,19 +195,19 @@ class Model(Group, Sizes):  # type: ignore[misc]  # frozen by pydantic, which my
 
 
 class Rollout(Group):
-    """Training rollout."""
+    """Autoregressive steps in training, first and last; `facts` allows only one."""
 
     start: PositiveInt
     max: PositiveInt
 
 
 def _one_dataset(losses: dict[str, Any]) -> dict[str, Any]:
-    if len(losses) != 1:
-        reason = "must be one dataset, under any one name"
-        if losses:
-            reason += f"; drop one of them, as by ~training.training_loss.datasets.{next(iter(losses))}"
-        raise fault("", list(losses), reason)
-    return losses
+    if len(losses) == 1:
+        return losses
+    drop = (
+        f"; drop one of them, as in ~training.training_loss.datasets.{next(iter(losses))}" if losses else ""
+    )
+    raise fault("", list(losses), f"must be one dataset, under any name{drop}")
 
 
 class TrainingLoss(Group):

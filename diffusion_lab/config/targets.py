@@ -15,11 +15,11 @@ from diffusion_lab.spelling import nearest
 
 
 class ConfigError(ValueError):
-    """A config that cannot be run; the message names path, value and remedy, and fits one screen."""
+    """A config that cannot be run; the message names path, value and remedy."""
 
 
 def fault(key: str, value: Any, reason: str) -> PydanticCustomError:
-    """What is wrong with the value at a key below the place that is validated."""
+    """A validation error that names a key below the node being validated."""
     return PydanticCustomError("fault", "{reason}", {"key": key, "value": value, "reason": reason})
 
 
@@ -31,18 +31,17 @@ def is_target(node: Any) -> bool:
 def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     """The named parameters of a class or function, and whether it accepts any other keyword.
 
-    Those that a class passes on by `**options` are those of its base.
+    Where the constructor of a class passes on `**options`, the parameters of its base are included.
     """
     found: dict[str, inspect.Parameter] = {}
-    makers = [target]
-    if inspect.isclass(target):
-        makers = [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]
+    makers, is_class = [target], inspect.isclass(target)
+    if is_class:
+        makers = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
     for maker in makers:
-        own = list(inspect.signature(maker).parameters.values())[1 if inspect.isclass(target) else 0 :]
-        for parameter in own:
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                found.setdefault(parameter.name, parameter)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+        own = list(inspect.signature(maker).parameters.values())[is_class:]
+        named = [one for one in own if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+        found = {one.name: one for one in named} | found
+        if all(one.kind is not one.VAR_KEYWORD for one in own):
             return found, False
     return found, bool(makers)
 
@@ -55,8 +54,8 @@ def check_target(
     Args:
         node: of the config.
         given: arguments that the program adds when it calls the target.
-        offered: arguments that it adds where the target takes them and the node does not have them.
-        all_taken: whether the target has to take all that is given.
+        offered: arguments that it adds if the target takes them and the node leaves them out.
+        all_taken: whether the target must take all of `given`.
 
     Returns:
         The node with our name in place of Anemoi's.
@@ -66,41 +65,35 @@ def check_target(
     """
     if not is_target(node):
         raise fault("", node, "needs a _target_: the import path of a class or function")
-    target = _find(node)
-    known, takes_any = parameters(target)
-    name = target.__name__
-    for key, value in node.items():
-        if key in given:
-            raise fault(key, value, f"{name} is given this by the program; leave the key out")
-        if key != "_target_" and key not in known and not takes_any:
-            raise fault(key, value, f"{name} takes no {key!r}{nearest(key, set(known) - set(given))}")
+    name, known, takes_any = _signature(node, given)
     needed = {key for key, parameter in known.items() if parameter.default is inspect.Parameter.empty}
     if lacking := sorted(needed - {*node, *given, *offered}):
         raise fault(lacking[0], "nothing", f"{name} needs {', '.join(lacking)}; add {lacking[0]}: …")
     if all_taken and not takes_any and (surplus := [key for key in given if key not in known]):
         raise fault("_target_", node["_target_"], f"{name} must take {', '.join(surplus)}, which it is given")
-    return {key: _check_nested(key, value) if is_target(value) else value for key, value in node.items()} | {
-        "_target_": our_name(node["_target_"])
-    }
-
-
-def _check_nested(path: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """A target among the arguments of another: names and keys only, arguments may be added later."""
-    known, takes_any = parameters(_find(node, f"{path}."))
     for key, value in node.items():
-        if key != "_target_" and key not in known and not takes_any:
-            raise fault(f"{path}.{key}", value, f"{node['_target_']} takes no {key!r}{nearest(key, known)}")
-    return dict(node) | {"_target_": our_name(node["_target_"])}
+        if is_target(value):  # names and keys only: it may be given further arguments later
+            _signature(value, path=f"{key}.")
+    return {**node, "_target_": our_name(node["_target_"])}
 
 
-def _find(node: Mapping[str, Any], path: str = "") -> Callable:
+def _signature(
+    node: Mapping[str, Any], given: Sequence[str] = (), path: str = ""
+) -> tuple[str, dict[str, inspect.Parameter], bool]:
+    """Name and `parameters` of a node's target, which must take the node's keys."""
     try:
         target = find(str(node["_target_"]))
     except ValueError as error:
         raise fault(f"{path}_target_", node["_target_"], str(error)) from None
     if not callable(target):
         raise fault(f"{path}_target_", node["_target_"], "is not a class or function")
-    return target
+    name, (known, takes_any) = target.__name__, parameters(target)
+    for key, value in node.items():
+        if key in given:
+            raise fault(path + key, value, f"{name} is given this by the program; leave the key out")
+        if key != "_target_" and key not in known and not takes_any:
+            raise fault(path + key, value, f"{name} takes no {key!r}{nearest(key, set(known) - set(given))}")
+    return name, known, takes_any
 
 
 def given_target(*given: str, offered: Sequence[str] = ()) -> BeforeValidator:
@@ -112,7 +105,7 @@ def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
     """Call what `_target_` names with the node's other keys and `arguments`.
 
     Raises:
-        ConfigError: naming the target and the keys, where it does not take their values.
+        ConfigError: the target refuses these values.
     """
     options = {key: value for key, value in node.items() if key != "_target_"}
     built = {key: instantiate(value) if is_target(value) else value for key, value in options.items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, PlainValidator, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, PlainValidator, ValidationError
 
 from diffusion_lab.config.composition import shipped
 from diffusion_lab.config.facts import disagreements
@@ -20,8 +19,8 @@ from diffusion_lab.spelling import nearest
 def validate(config: DictConfig) -> Config:
     """Resolve a composed config and check types, ranges, names, and what must agree.
 
-    With `config_validation: False` none of this is checked and unknown keys are ignored: each class still
-    refuses values that it cannot use, but only when it is built.
+    With `config_validation: False` nothing is checked and unknown keys are ignored: each class still refuses
+    values that it cannot use, but only when it is built.
 
     Raises:
         ConfigError: listing each fault as path, value and remedy.
@@ -29,17 +28,15 @@ def validate(config: DictConfig) -> Config:
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{error.full_key}: {reason}; a path counts from the top, as in ${{model.num_channels}}"
-        ) from None
+        reason = f"{error.full_key}: {str(error).splitlines()[0]}"
+        raise ConfigError(f"{reason}; a path counts from the top, as in ${{model.num_channels}}") from None
     if plain.get("config_validation") is False:
         return _unchecked(Config, plain)
     try:
         checked = Config.model_validate(plain)
         faults = disagreements(checked)
     except ValidationError as error:
-        faults = [line for fault in error.errors() for line in _explain(fault).splitlines()]
+        faults = [line for fault in error.errors() for line in _with_example(fault).splitlines()]
     if faults:
         raise ConfigError("\n".join(["The config cannot be used:", *(f"  {line}" for line in faults)]))
     return checked
@@ -47,27 +44,20 @@ def validate(config: DictConfig) -> Config:
 
 def _unchecked(schema: type[BaseModel], node: Mapping[str, Any]) -> Any:
     fields, others = schema.model_fields, schema.model_config.get("extra") == "allow"
-    kept = {}
-    for key, value in node.items():
-        if key in fields:
-            kept[key] = _unchecked_value(fields[key], value)
-        elif key == "_target_" or others:
-            kept[key] = value
+    kept = {key: value for key, value in node.items() if key in fields or key == "_target_" or others}
+    for key, value in kept.items():
+        if key not in fields:
+            continue
+        if group := _group(fields[key].annotation):
+            kept[key] = _unchecked(group, value)
+        for part in fields[key].metadata:
+            if isinstance(part, PlainValidator):  # dates and lengths of time are objects even so
+                kept[key] = cast(Callable[[Any], Any], part.func)(value)
     return schema.model_construct(**kept)
 
 
-def _unchecked_value(field: FieldInfo, value: Any) -> Any:
-    if (group := _group(field.annotation)) is not None:
-        return _unchecked(group, value)
-    if any(isinstance(part, PlainValidator) for part in field.metadata):
-        # Dates and lengths of time are values, not words, also where nothing is checked.
-        annotated: Any = Annotated[field.annotation, *field.metadata]
-        return TypeAdapter(annotated).validate_python(value)
-    return value
-
-
-def _explain(fault: Mapping[str, Any]) -> str:
-    """`explain`, with the shipped value for an example where pydantic itself found the fault."""
+def _with_example(fault: Mapping[str, Any]) -> str:
+    """`explain`, with the shipped value as an example where pydantic itself found the fault."""
     text = explain(fault, Config)
     if fault["type"] in ("fault", "value_error", "extra_forbidden"):
         return text
@@ -77,36 +67,27 @@ def _explain(fault: Mapping[str, Any]) -> str:
 
 def explain(fault: Mapping[str, Any], schema: type[BaseModel]) -> str:
     """One of pydantic's errors as "path = value: reason and remedy"."""
-    path, value = ".".join(str(part) for part in fault["loc"]), fault["input"]
-    kind, details = fault["type"], fault.get("ctx", {})
-    if kind == "fault":  # see `targets.fault`
-        if not path:
-            return details["reason"]
-        path = ".".join(filter(None, [path, details["key"]]))
-        return f"{path} = {_shown(details['value'])}: {details['reason']}"
-    if kind == "missing":
+    loc, value, reason = fault["loc"], fault["input"], fault["msg"].removeprefix("Value error, ")
+    path = ".".join(map(str, loc))
+    if fault["type"] == "missing":
         return f"{path}: is required; write {path}=…"
-    if kind == "extra_forbidden":
-        return f"{path} = {_shown(value)}: there is no such key" + nearest(
-            str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1])
-        )
-    reason = fault["msg"].removeprefix("Value error, ")
-    if not path:  # of the whole, rather than of one key
+    if not path:  # of the whole, not of one key
         return reason
-    reason = reason[0].lower() + reason[1:] if reason.startswith("Input ") else reason
-    return f"{path} = {_shown(value)}: {reason}"
-
-
-def _shown(value: Any) -> str:
+    if fault["type"] == "fault":  # see `targets.fault`
+        path, value = ".".join(filter(None, [path, fault["ctx"]["key"]])), fault["ctx"]["value"]
+    elif fault["type"] == "extra_forbidden":
+        reason = "there is no such key" + nearest(str(loc[-1]), _keys(schema, loc[:-1]))
+    elif reason.startswith("Input "):
+        reason = reason[0].lower() + reason[1:]
     text = value if value == "nothing" else repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return f"{path} = {text if len(text) <= 60 else text[:59] + '…'}: {reason}"
 
 
 def _keys(schema: type[BaseModel], path: Sequence[Any]) -> list[str]:
     for part in path:
-        below = _group(schema.model_fields[part].annotation)
-        assert below is not None, "an unknown key lies in a group"
-        schema = below
+        group = _group(schema.model_fields[part].annotation)
+        assert group is not None, "an unknown key belongs to a group"
+        schema = group
     return [field.alias or name for name, field in schema.model_fields.items()]
 
 

@@ -1,4 +1,4 @@
-"""What single values of configs and requests may be: read here once, and typed from here on."""
+"""Types of single values in configs and requests, parsed once on entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from diffusion_lab.stores.dates import lead_name, lead_timedelta, parse_date
 
 @dataclass(frozen=True)
 class Written:
-    """How a value is written, in a word or two, for the help of a command."""
+    """How a value is written, for the help of a command."""
 
     how: str
 
@@ -42,7 +42,7 @@ def _name(name: Any) -> str:
 
 
 Date = Annotated[np.datetime64, PlainValidator(parse_date), PlainSerializer(str), Written("date")]
-"""A date at the precision that it is written with, see `stores.dates.parse_date`."""
+"""A date at the precision it is written with, see `stores.dates.parse_date`."""
 
 Lead = Annotated[
     np.timedelta64, PlainValidator(lead_timedelta), PlainSerializer(lead_name), Written("length")
@@ -50,47 +50,38 @@ Lead = Annotated[
 """A length of time in seconds, written `6h` or `1d`."""
 
 Name = Annotated[str, BeforeValidator(_name), Written("name")]
-"""Of a run, and so of a folder: letters of any language, and signs that a file's name may have."""
+"""The name of a run, and so of its folder."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63), Written("integer")]
-"""Seeds are 64-bit integers, and some are counted up from."""
+"""63 bits, so that adding to a seed stays within 64."""
 
 
-def distinct(values: list[Any]) -> list[Any]:
-    """The values, none of them twice.
-
-    Raises:
-        ValueError: naming one that stands there twice.
-    """
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise ValueError(f"{value} is given twice; leave one out")
+def _distinct(values: list[Any]) -> list[Any]:
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]} is given twice; leave one out")
     return values
 
 
-Distinct = AfterValidator(distinct)
+Distinct = AfterValidator(_distinct)
 
 
 class Group(BaseModel):
-    """A group of a config, or a request: unknown keys are errors, and a yes or no is not a number."""
+    """A group of a config, or a request: unknown keys are errors, and true and false are not numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     @field_validator("*", mode="before")
     @classmethod
-    def _numbers_are_not_true_or_false(cls, value: Any, info: ValidationInfo) -> Any:
+    def _numbers_are_not_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        booleans = [part for part in parts if isinstance(part, bool)]
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if not mentions(annotation, bool, Any, BaseModel):
-            held = (
-                value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-            )
-            for one in held:
-                if isinstance(one, bool):
-                    raise ValueError(f"{str(one).lower()} is not a number")
+        if booleans and not _mentions(annotation, bool, Any, BaseModel):
+            raise ValueError(f"{str(booleans[0]).lower()} is not a number")
         return value
 
 
-def mentions(annotation: Any, *kinds: Any) -> bool:
-    """Whether a type is one of some, a class derived from one, or holds such a type."""
+def _mentions(annotation: Any, *kinds: Any) -> bool:
+    """Whether a type is, derives from, or contains one of the kinds."""
     own = isinstance(annotation, type) and any(kind in annotation.__mro__ for kind in kinds)
-    return own or annotation in kinds or any(mentions(part, *kinds) for part in get_args(annotation))
+    return own or annotation in kinds or any(_mentions(part, *kinds) for part in get_args(annotation))

@@ -1,27 +1,20 @@
-"""A training run, built from a config but not started: store, data, graph, network, task."""
+"""Building a training run from a config: store, data, graph, network, task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from diffusion_lab.assets import checkpoints, store_path, stores
-from diffusion_lab.config import (
-    NOISE_ARGUMENTS,
-    Config,
-    ConfigError,
-    Window,
-    find,
-    instantiate,
-    nearest,
-    parameters,
-)
+from diffusion_lab.config import Config, ConfigError, find, instantiate, nearest
+from diffusion_lab.config.schema import NOISE_ARGUMENTS
+from diffusion_lab.config.targets import parameters
 from diffusion_lab.inference.release import load_release
 from diffusion_lab.models import (
     Architecture,
@@ -47,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything of a training run, built but not started."""
+    """A training run, built but not started."""
 
     config: Config
     store: Store
@@ -67,11 +60,16 @@ def build(config: Config) -> Run:
     Raises:
         ConfigError: the parts do not fit together.
     """
-    store = _open_store(config.dataloader.dataset)
-    variables = select_variables(store, config)
-    check_dates(store, config)
-    check_tendencies(store, config)
     loader, training = config.dataloader, config.training
+    try:
+        store = open_store(store_path(loader.dataset))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"system.input.dataset = {loader.dataset!r}: {error} Write the path or URL of a store, or the "
+            f"name of a shipped one: {', '.join(stores())}"
+        ) from None
+    variables = select_variables(store, config)
+    _check_dates(store, config)
     data = ForecastDataModule(
         store,
         variables,
@@ -85,93 +83,65 @@ def build(config: Config) -> Run:
         num_workers=loader.num_workers,
         seed=training.seed,
     )
-    return Run(config, store, variables, data, build_task(config, store, variables))
-
-
-def _open_store(name: str) -> Store:
-    try:
-        return open_store(store_path(name))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"system.input.dataset = {name!r}: {error} Write the path or URL of a store, or the name of a "
-            f"shipped one: {', '.join(stores())}"
-        ) from None
+    return Run(config, store, variables, data, _build_task(config, store, variables))
 
 
 def select_variables(store: Store, config: Config) -> Variables:
-    """The store's variables with the roles of the config's group `data`."""
+    """The store's variables with the roles of the config's group `data`.
+
+    Raises:
+        ConfigError: the group names a variable or forcing that does not exist.
+    """
     roles = config.data
-    for key, known in [
-        ("forcing", store.variables),
-        ("diagnostic", store.variables),
-        ("drop", store.variables),
-        ("computed_forcing", COMPUTED_FORCINGS),
-    ]:
+    known = dict.fromkeys(("forcing", "diagnostic", "drop"), store.variables)
+    for key, names in {**known, "computed_forcing": COMPUTED_FORCINGS}.items():
         for name in getattr(roles, key):
-            if name not in known:
-                raise ConfigError(f"data.{key}: there is no {name!r}{nearest(name, known)}")
+            if name not in names:
+                raise ConfigError(f"data.{key}: there is no {name!r}{nearest(name, names)}")
     chosen = Variables.of(
         store.with_roles(forcing=roles.forcing, diagnostic=roles.diagnostic), roles.computed_forcing
     )
+    kept = [
+        tuple(name for name in names if name not in roles.drop)
+        for names in (chosen.prognostic, chosen.forcing, chosen.diagnostic)
+    ]
+    return Variables(*kept)
 
-    def kept(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if name not in roles.drop)
 
-    return Variables(kept(chosen.prognostic), kept(chosen.forcing), kept(chosen.diagnostic))
-
-
-def check_dates(store: Store, config: Config) -> None:
-    """The step must be one of the store's, and each window must hold a sample.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    inputs = config.training.multistep_input
-
-    def check(path: str, value: str, window: Period | None) -> None:
+def _check_dates(store: Store, config: Config) -> None:
+    """The step must fit the store and each window hold a sample; tendencies need statistics of the step."""
+    data, loader = config.data, config.dataloader
+    step = lead_name(data.timestep)
+    checks: list[tuple[str, Period | None]] = [(f"data.timestep = {step}", None)]
+    for name, window in (("training", loader.training), ("validation", loader.validation)):
+        checks.append((f"dataloader.{name} = {window.start} to {window.end}", window.period))
+    for given, dates in checks:
         try:
-            forecast_starts(store, config.data.timestep, inputs, window)
+            forecast_starts(store, data.timestep, config.training.multistep_input, dates)
         except ValueError as error:
-            raise ConfigError(f"{path} = {value}: {error}") from None
-
-    check("data.timestep", lead_name(config.data.timestep), None)
-    for name in ("training", "validation"):
-        window: Window = getattr(config.dataloader, name)
-        check(f"dataloader.{name}", f"{window.start} to {window.end}", window.period)
-
-
-def check_tendencies(store: Store, config: Config) -> None:
-    """A model of tendencies needs the statistics of the change over its step.
-
-    Raises:
-        ConfigError: the store has none.
-    """
-    known, _ = parameters(find(config.model.model.target))
-    step = lead_name(config.data.timestep)
-    if "tendency_mean" in known and step not in store.tendency_leads:
-        leads = ", ".join(store.tendency_leads)
+            raise ConfigError(f"{given}: {error}") from None
+    target, leads = config.model.model.target, store.tendency_leads
+    if "tendency_mean" in parameters(find(target))[0] and step not in leads:
+        there = f"them for {', '.join(leads)}; write data.timestep: {leads[0]}, or " if leads else "none; "
         raise ConfigError(
-            f"data.timestep = {step!r}: {config.model.model.target.rpartition('.')[2]} needs "
-            f"statistics_tendencies for this step, and {store.path!r} has "
-            + (f"them for {leads}; write data.timestep: {store.tendency_leads[0]}" if leads else "none; ")
-            + (", or " if leads else "")
-            + "choose a model of states, model=graphtransformer_diffusion"
+            f"data.timestep = {step!r}: {target.rpartition('.')[2]} needs statistics_tendencies for this "
+            f"step, and {store.path!r} has {there}choose a model of states, model=graphtransformer_diffusion"
         )
 
 
-def build_task(config: Config, store: Store, variables: Variables) -> GraphForecaster:
+def _build_task(config: Config, store: Store, variables: Variables) -> GraphForecaster:
     """Graph, network, objective, loss and the Lightning task around them."""
     training, diffusion = config.training, config.model.model.diffusion
     unknown = [name for name in training.variable_weights if name not in variables.output]
     if unknown:
         raise ConfigError(f"training.variable_weights names {unknown}; outputs are {list(variables.output)}")
-    objective = build_objective(config, store)
+    objective = _build_objective(config, store)
     settings = SamplingSettings(**diffusion.inference_defaults.model_dump())
     torch.manual_seed(training.seed)  # initial weights
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
-    model = build_network(config, store, variables, graph)
+    model = _build_network(config, store, variables, graph)
     if training.initial_weights is not None:
-        take_weights(model, training.initial_weights)
+        _take_weights(model, training.initial_weights)
     loss = instantiate(
         training.training_loss.only,
         node_weights=graph["data"].area_weight,
@@ -194,7 +164,7 @@ def build_task(config: Config, store: Store, variables: Variables) -> GraphForec
     )
 
 
-def build_objective(config: Config, store: Store) -> DiffusionObjective:
+def _build_objective(config: Config, store: Store) -> DiffusionObjective:
     """The objective; noise settings that it leaves out are those of `model.model.diffusion`."""
     node, diffusion = config.training.objective, config.model.model.diffusion
     known, _ = parameters(find(node["_target_"]))
@@ -205,19 +175,25 @@ def build_objective(config: Config, store: Store) -> DiffusionObjective:
     return instantiate(node, **given)
 
 
-def build_network(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
-    """The network of group `model`, sized for the variables: the guide's keys become plain arguments.
-
-    A user-defined class gets those of the arguments that it accepts, and its own further keys.
-    """
-    node, chosen = config.model.model, architecture(config)
+def _build_network(config: Config, store: Store, variables: Variables, graph: HeteroData) -> nn.Module:
+    """The network of group `model`. A user-defined class gets the arguments it takes and its own keys."""
+    group, node = config.model, config.model.model
+    embedder, layer_norm = node.diffusion.noise_embedder, group.layer_kernels.LayerNorm
+    architecture = Architecture(
+        **{field.name: getattr(group, field.name) for field in fields(Sizes)},
+        multistep_input=config.training.multistep_input,
+        sigma_data=node.diffusion.sigma_data,
+        noise_channels=node.diffusion.noise_channels,
+        noise_cond_dim=node.diffusion.noise_cond_dim,
+        max_period=embedder.get("max_period", 1000.0),
+    )
     arguments = {
         "graph": graph,
         "num_input": len(variables.input),
         "num_output": len(variables.output),
         "num_prognostic": len(variables.prognostic),
-        "architecture": chosen,
-        **asdict(chosen),
+        "architecture": architecture,
+        **asdict(architecture),
     }
     known, _ = parameters(find(node.target))
     if "tendency_mean" in known:
@@ -225,65 +201,32 @@ def build_network(config: Config, store: Store, variables: Variables, graph: Het
         arguments |= dict(zip(("tendency_mean", "tendency_stdev"), scales, strict=True))
     taken = {key: value for key, value in arguments.items() if key in known}
     model = instantiate({"_target_": node.target, **(node.model_extra or {})}, **taken)
-    replace_layers(model, node.diffusion.noise_embedder, config.model.layer_kernels.LayerNorm)
+    kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            for kind, kernel in kinds:
+                if isinstance(child, kind):
+                    setattr(parent, name, instantiate(kernel))
     return model
 
 
-def architecture(config: Config) -> Architecture:
-    """The hyper-parameters, gathered from where the guide's config has them."""
-    group, diffusion = config.model, config.model.model.diffusion
-    return Architecture(
-        **{field.name: getattr(group, field.name) for field in fields(Sizes)},
-        multistep_input=config.training.multistep_input,
-        sigma_data=diffusion.sigma_data,
-        noise_channels=diffusion.noise_channels,
-        noise_cond_dim=diffusion.noise_cond_dim,
-        max_period=diffusion.noise_embedder.get("max_period", 1000.0),
-    )
+def _take_weights(model: nn.Module, checkpoint: str) -> None:
+    """Initialise from a release checkpoint, by name or path, where names and shapes match.
 
-
-def take_weights(model: nn.Module, checkpoint: str) -> int:
-    """Initialise from the weights of a release checkpoint, where names and shapes match.
-
-    This continues a training with other data or noise, and gives a network with another processor a trained
-    encoder and decoder.
-
-    Args:
-        model: changed in place.
-        checkpoint: a released name or a path.
-
-    Returns:
-        The number of the model's parameter tensors that were initialised.
-
-    Raises:
-        ConfigError: there is no such checkpoint, or nothing in it fits.
+    So training can continue with other data or noise, and a network with another processor can start from a
+    trained encoder and decoder.
     """
     try:
         _, source, *_ = load_release(checkpoints().get(checkpoint, Path(checkpoint)))
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"training.initial_weights: {error}") from None
-    given = dict(source.named_parameters())
-    fitting = [
-        (own, given[name])
-        for name, own in model.named_parameters()
-        if name in given and given[name].shape == own.shape
-    ]
+    own, given = dict(model.named_parameters()), dict(source.named_parameters())
+    fitting = [name for name in own.keys() & given.keys() if own[name].shape == given[name].shape]
     if not fitting:
         raise ConfigError(f"training.initial_weights = {checkpoint!r}: none of its weights fits this network")
     with torch.no_grad():
-        for own, taken in fitting:
-            own.copy_(taken)
-    return len(fitting)
-
-
-def replace_layers(model: nn.Module, embedder: Mapping[str, Any], layer_norm: Mapping[str, Any]) -> None:
-    """Replace every noise embedding and conditional layer norm by what the config names."""
-    kinds = ((SinusoidalEmbeddings, embedder), (ConditionalLayerNorm, layer_norm))
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            for kind, node in kinds:
-                if isinstance(child, kind):
-                    setattr(parent, name, instantiate(node))
+        for name in fitting:
+            own[name].copy_(given[name])
 
 
 def tendency_scales(
