@@ -6,15 +6,14 @@ import argparse
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any
 
 from diffusion_lab import __version__
 from diffusion_lab.commands.console import console
+from diffusion_lab.commands.data import add_parser as add_data_parser
 
 _DESCRIPTION = """\
 Diffusion-based probabilistic weather forecasting on graphs.
@@ -26,7 +25,7 @@ Diffusion-based probabilistic weather forecasting on graphs.
   diffusion-lab tune checkpoint=example-tendency              search for the best sampler setting
   diffusion-lab data create RECIPE.yaml OUT.zarr              make a store of your own data
   diffusion-lab lab                                           the tutorials in JupyterLab
-  diffusion-lab guide                                         moving from ECMWF's guide, and Anemoi
+  diffusion-lab guide                                         moving from ECMWF's guide and Anemoi
 
 Settings are given as key=value. Each command's --help lists its keys."""
 
@@ -49,7 +48,7 @@ Settings come from config groups (Hydra); each can be replaced or overridden:
   diffusion-lab train --cfg job --resolve                      show the config and stop
 
 A run lives in runs/NAME: checkpoints, logs (CSV and TensorBoard), the released checkpoint, pictures.
-If it is stopped, even killed, the same command resumes where it was and reaches the same weights."""
+If it is stopped, even killed, the same command resumes it and reaches the same weights."""
 
 _REQUESTS = {
     "forecast": "make an ensemble forecast",
@@ -58,18 +57,16 @@ _REQUESTS = {
     "publish": "score a run's checkpoint and release it (for maintainers)",
 }
 
-_ERRORS_OF_USE = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError)
-
 _LAB = """\
 Open JupyterLab on the tutorials, or serve the sampler tuner alone as an app.
 
   diffusion-lab lab                                  the tutorials, in your browser
-  diffusion-lab lab --tuner                          feel what sigma_max, rho and S_churn do to a forecaster
+  diffusion-lab lab --tuner                          see what sigma_max, rho and S_churn do to a forecaster
   diffusion-lab lab --no-browser --port 9000         on a server: open the printed address yourself
   diffusion-lab lab -- --ip=0.0.0.0 --allow-root     after --, any option of JupyterLab or of Voilà (--tuner)
 
-In a checkout the notebooks are those of notebooks/. Installed without one, the tutorials are copied to
-./diffusion_lab_notebooks; those that are there already are kept as they are. Ctrl-C stops the server."""
+In a checkout the tutorials are opened in notebooks/. Otherwise they are copied to
+./diffusion_lab_notebooks, where existing files are kept. Ctrl-C stops the server."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _stopped_by_sigterm():
             arguments.run(arguments)
-    except _ERRORS_OF_USE as error:
+    except (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError) as error:
         if arguments.traceback:
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -93,14 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
     """Let SIGTERM, which schedulers and `kill` send, end a command as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -108,37 +98,29 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    from diffusion_lab.commands.data import add_parser as add_data_parser
-
-    parser = argparse.ArgumentParser(
-        "diffusion-lab", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The parser of all commands; a command's own module is imported only when it runs."""
+    parser_class = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_class("diffusion-lab", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=parser_class)
     add_data_parser(commands)
     _add_train_parser(commands)
     for name, text in _REQUESTS.items():
-        _add_request_parser(commands, name, text)
+        command = commands.add_parser(name, help=text, add_help=False)
+        command.add_argument("-h", "--help", action="store_true", help=argparse.SUPPRESS)
+        command.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
+        command.set_defaults(run=partial(_run_request, name), usage=command.format_usage())
     _add_lab_parser(commands)
-    _add_guide_parser(commands)
-    return parser
-
-
-def _add_guide_parser(commands: argparse._SubParsersAction) -> None:
     text = "how to move from ECMWF's guide: its commands, its names and ours, where each setting is"
     guide = commands.add_parser("guide", help=text, description=f"Print {text}.")
     guide.set_defaults(run=_guide)
+    return parser
 
 
 def _add_train_parser(commands: argparse._SubParsersAction) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train a forecaster, then forecast and verify",
-        description=_TRAIN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "train a forecaster, then forecast and verify"
+    train = commands.add_parser("train", help=text, description=_TRAIN)
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
     train.add_argument("--config-dir", help="your own config files, searched before the shipped ones")
     train.add_argument("--config-name", default="config", help="the file to start from (default: config)")
@@ -150,51 +132,30 @@ def _add_train_parser(commands: argparse._SubParsersAction) -> None:
     train.set_defaults(run=_train)
 
 
-def _add_request_parser(commands: argparse._SubParsersAction, name: str, text: str) -> None:
-    """A command whose words are a request; its module is imported only when it, or its help, is wanted."""
-    command = commands.add_parser(name, help=text, add_help=False)
-    command.add_argument("-h", "--help", action=_RequestHelp, const=name, nargs=0, help=argparse.SUPPRESS)
-    command.add_argument("settings", nargs="*", metavar="FILE.yaml | KEY=VALUE")
-    command.set_defaults(run=partial(_run_request, name))
-
-
-class _RequestHelp(argparse.Action):
-    """Prints the help of a command that is made of its request's fields."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from diffusion_lab.commands.requests import help_of
-
-        print(f"{parser.format_usage()}\n{help_of(_request(str(self.const))[0])}")
-        parser.exit()
-
-
-def _request(name: str) -> tuple[Any, Any]:
-    """The request of a command, and the function that does what it asks for."""
-    module = import_module(f"diffusion_lab.commands.{name}")
-    return getattr(module, f"{name.capitalize()}Request"), getattr(module, f"run_{name}")
-
-
-def _run_request(name: str, arguments: argparse.Namespace) -> None:
-    request, run = _request(name)
-    run(request.parse(arguments.settings))
-
-
 def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
-    lab = commands.add_parser(
-        "lab",
-        help="open the tutorials in JupyterLab, or the sampler tuner as an app",
-        description=_LAB,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    text = "open the tutorials in JupyterLab, or the sampler tuner as an app"
+    lab = commands.add_parser("lab", help=text, description=_LAB)
     what = lab.add_mutually_exclusive_group()
     what.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
     what.add_argument("--notebooks", metavar="FOLDER", help="open your own notebooks, not the tutorials")
     lab.add_argument(
-        "--port", type=int, help="port to listen on (default: 8888, the tuner 8866; else one that is free)"
+        "--port", type=int, help="port to listen on (default: 8888, or 8866 for the tuner; else a free one)"
     )
     lab.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
     lab.add_argument("options", nargs="*", metavar="-- OPTION", help="options of JupyterLab or of Voilà")
     lab.set_defaults(run=_lab)
+
+
+def _run_request(name: str, arguments: argparse.Namespace) -> None:
+    """Run a command that is described by a request, or print its help."""
+    module = import_module(f"diffusion_lab.commands.{name}")
+    request = getattr(module, f"{name.capitalize()}Request")
+    if arguments.help:
+        from diffusion_lab.commands.requests import help_of
+
+        print(f"{arguments.usage}\n{help_of(request)}")
+        sys.exit(0)
+    getattr(module, f"run_{name}")(request.parse(arguments.settings))
 
 
 def _guide(arguments: argparse.Namespace) -> None:
@@ -208,12 +169,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from diffusion_lab.config import compose, validate
 
+    asked = arguments.overrides, arguments.config_name, arguments.config_dir
     if arguments.multirun:
         from diffusion_lab.commands.train import sweep
 
-        sweep(arguments.overrides, arguments.config_name, arguments.config_dir)
+        sweep(*asked)
         return
-    composed = compose(arguments.overrides, arguments.config_name, arguments.config_dir)
+    composed = compose(*asked)
     if arguments.cfg:
         print(OmegaConf.to_yaml(composed, resolve=arguments.resolve), end="")
         return

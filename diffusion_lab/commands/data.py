@@ -14,8 +14,8 @@ from diffusion_lab.commands.console import console
 _CREATE_HELP = """\
 Create a store, the zarr folder that training and verification read, from a recipe.
 
-A recipe is a YAML file that names the source files (netCDF, zarr or GRIB), the variables to take from them,
-the computed forcings to add, and the training period over which statistics are taken. The smallest is
+A recipe is a YAML file that names the source files (netCDF, zarr or GRIB), the variables to keep, the
+computed forcings to add, and the training period over which statistics are taken. The smallest is
 
     description: Daily fields over Europe
     source: data/*.nc
@@ -24,17 +24,17 @@ the computed forcings to add, and the training period over which statistics are 
     forcings: [cos_latitude, sin_latitude, cos_julian_day, sin_julian_day]
 
 The shipped recipes (diffusion-lab data list) can be given by name, and are meant to be copied and changed.
-If it is interrupted, the same command resumes where it stopped and makes the same store."""
+After an interruption the same command resumes and makes the same store."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the command `data`; the chosen function is left in `run`, and takes the parsed arguments."""
+    """Add the command `data`; `run` in the parsed arguments is the function of the chosen subcommand."""
     data = subparsers.add_parser(
         "data",
         help="create and inspect stores of weather data",
         description="Create and inspect stores: zarr folders in the layout of anemoi-datasets.",
     )
-    commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    commands = data.add_subparsers(required=True, metavar="COMMAND")
     create = commands.add_parser(
         "create",
         help="create a store from a recipe",
@@ -46,18 +46,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     create.add_argument("--start", help="only with 'speedy': first date to simulate")
     create.add_argument("--end", help="only with 'speedy': last date to simulate")
     create.set_defaults(run=run_create)
-    inspect = commands.add_parser(
-        "inspect",
-        help="show what is in a store",
-        description="Show the dates, grid, size, variables, roles, units and statistics of a store.",
-    )
+    text = "show the dates, grid, size, variables, roles, units and statistics of a store"
+    inspect = commands.add_parser("inspect", help=text, description=f"{text.capitalize()}.")
     inspect.add_argument("store", help="a local path or an fsspec URL of a store (zarr v2 or v3)")
     inspect.set_defaults(run=run_inspect)
-    listing = commands.add_parser(
-        "list",
-        help="list the shipped recipes",
-        description="List the recipes that `diffusion-lab data create` knows by name.",
-    )
+    text = "list the recipes that `diffusion-lab data create` knows by name"
+    listing = commands.add_parser("list", help=text, description=f"{text.capitalize()}.")
     listing.set_defaults(run=run_list)
 
 
@@ -69,15 +63,15 @@ def run_create(arguments: argparse.Namespace) -> None:
         from diffusion_lab.making.speedy.simulation import create_speedy_store
         from diffusion_lab.stores.dates import parse_date
 
-        given = {"start": arguments.start, "end": arguments.end}
-        dates: dict[str, Any] = {name: parse_date(date) for name, date in given.items() if date is not None}
+        given: dict[str, Any] = {"start": arguments.start, "end": arguments.end}
+        dates = {name: parse_date(date) for name, date in given.items() if date is not None}
         store = create_speedy_store(arguments.store, **dates)
     else:
         from diffusion_lab.making.create import create_from_recipe
         from diffusion_lab.making.recipes import load_recipe
 
         if arguments.start or arguments.end:
-            raise ValueError("--start and --end belong to 'speedy'; a recipe gives its dates under dates.")
+            raise ValueError("--start and --end are for 'speedy'; a recipe gives its dates under dates.")
         store = create_from_recipe(load_recipe(arguments.recipe), arguments.store, show_progress=True)
     console().print(describe_store(store))
 
@@ -95,11 +89,8 @@ def run_list(arguments: argparse.Namespace) -> None:
     from diffusion_lab.making.recipes import shipped_recipes
 
     table = Table("recipe", "what it makes", Column("file", overflow="fold"))
-    table.add_row(
-        "speedy",
-        "a simulated atmosphere: the SPEEDY model at T31",
-        "diffusion_lab/making/speedy/simulation.py",
-    )
+    speedy = "a simulated atmosphere: the SPEEDY model at T31"
+    table.add_row("speedy", speedy, "diffusion_lab/making/speedy/simulation.py")
     for name, file in shipped_recipes().items():
         table.add_row(name, yaml.safe_load(Path(file).read_text())["description"], str(file))
     console().print(table)

@@ -1,4 +1,4 @@
-"""What requests share: words become the fields of one object, and the fields become the help."""
+"""What requests share: words on the command line become typed fields, and the fields become the help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from diffusion_lab.config import ConfigError, Group, Seed, Written, explain
+from diffusion_lab.config import ConfigError
+from diffusion_lab.config.validation import explain
+from diffusion_lab.config.values import Group, Seed, Written
 from diffusion_lab.inference.forecaster import Forecaster, choose_device
 from diffusion_lab.stores.dates import Period, lead_name, period
 
@@ -42,7 +44,7 @@ class PredictKwargs(Group):
 
 
 class Request(Group):
-    """What a command is asked for, from its words and files; a command's own docstring is its help."""
+    """The settings of a command, from its words and files; a subclass's docstring is the command's help."""
 
     device: Device = Field("auto", description="where the network runs")
     predict_kwargs: PredictKwargs = Field(
@@ -54,7 +56,7 @@ class Request(Group):
         """From words "FILE.yaml" and "key=value"; later ones win.
 
         Raises:
-            ConfigError: naming an unknown key and the nearest known one, or a value that does not fit.
+            ConfigError: naming an unknown key and the nearest known one, or an invalid value.
         """
         try:
             parts = [_setting(word) for word in settings]
@@ -72,14 +74,13 @@ class Request(Group):
 
 
 class EnsembleRequest(Request):
-    """What commands share that make ensembles from a store."""
+    """Settings shared by the commands that make ensembles from a store."""
 
     data: str | None = Field(None, description="the store, if not the one that the checkpoint names")
     seed: Seed = Field(0, description="of the noise; a member is the same in ensembles of any size")
 
 
 def _setting(word: str) -> DictConfig:
-    """The keys of one word: "key=value", or the path of a YAML file."""
     if "=" in word:
         return OmegaConf.from_dotlist([word])
     try:
@@ -95,13 +96,11 @@ def _setting(word: str) -> DictConfig:
 
 def help_of(request: type[Request]) -> str:
     """A command's help: the docstring of its request, then each field with its type, default and meaning."""
-    own = [
-        key
-        for key in request.model_fields
-        if key in request.__annotations__ and key not in Request.model_fields
-    ]
-    shared = [key for key in request.model_fields if key not in own]
-    keys = list(_keys({key: request.model_fields[key] for key in [*own, *shared]}))
+    fields = sorted(  # a command's own first
+        request.model_fields.items(),
+        key=lambda item: item[0] in Request.model_fields or item[0] not in request.__annotations__,
+    )
+    keys = list(_keys(dict(fields)))
     width = max(len(key) for key, _ in keys) + 2
     lines = [
         textwrap.fill(text, 110, initial_indent=f"  {key:<{width}}", subsequent_indent=" " * (width + 2))
@@ -111,17 +110,17 @@ def help_of(request: type[Request]) -> str:
 
 
 def _keys(fields: dict[str, FieldInfo], above: str = "") -> Iterator[tuple[str, str]]:
-    """Each key, and what is to be said of it; those of a group follow it."""
+    """Each key with its help text; a group is followed by its keys."""
     for key, field in fields.items():
         group = field.annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             yield f"{above}{key}.…", field.description or ""
             yield from _keys(group.model_fields, "  .")
-        elif field.annotation == dict[str, Any]:
+        elif group == dict[str, Any]:
             yield f"{above}{key}.…", field.description or ""
         else:
-            said = [f"{_type(field)}:", field.description, _default(field)]
-            yield f"{above}{key}", " ".join(part for part in said if part)
+            text = " ".join(filter(None, [f"{_type(field)}:", field.description, _default(field)]))
+            yield f"{above}{key}", text
 
 
 def _type(field: FieldInfo) -> str:
@@ -136,14 +135,10 @@ _PLAIN = {bool: "true or false", int: "integer", float: "number", str: "text", P
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """A type and all that stands in it, from the outside in."""
+    """A type and everything within it, from the outside in."""
     yield annotation
-    inner = get_args(annotation)
-    if hasattr(annotation, "__metadata__"):
-        inner = (*annotation.__metadata__, *inner[:1])
-    for part in inner:
-        if part is not annotation:
-            yield from _parts(part)
+    for part in get_args(annotation):
+        yield from _parts(part)
 
 
 def _default(field: FieldInfo) -> str:
@@ -160,7 +155,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def steps_of(forecaster: Forecaster, lead_time: np.timedelta64) -> int:
-    """How many steps of the model reach a lead time.
+    """The number of model steps in a lead time.
 
     Raises:
         ConfigError: it is not a multiple of the step.
@@ -177,7 +172,7 @@ def steps_of(forecaster: Forecaster, lead_time: np.timedelta64) -> int:
 def evaluation_window(
     forecaster: Forecaster, start: np.datetime64 | None, end: np.datetime64 | None
 ) -> Period:
-    """The window to evaluate on: what is asked for, else the checkpoint's test window, else 2025.
+    """The window to evaluate on: as requested, else the checkpoint's test window, else 2025.
 
     Raises:
         ConfigError: it ends before it starts.
