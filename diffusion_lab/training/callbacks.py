@@ -1,4 +1,4 @@
-"""What is logged and shown while a forecaster trains."""
+"""Logging and progress during training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from diffusion_lab.training.distributed import gather
 
-# Edges of the noise-level bins, from levels that hide nothing to levels that hide everything.
+# Edges of the noise-level bins, from almost no noise to almost no signal.
 SIGMA_EDGES = (0.0, 0.1, 0.5, 2.0, 10.0, float("inf"))
 LEVEL_BINS = {
     f"train/loss_sigma_bin_{i}": f"{low:g} – {high:g}" if high < float("inf") else f"> {low:g}"
     for i, (low, high) in enumerate(pairwise(SIGMA_EDGES))
 }
-"""What each bin reads, by its name in the logs."""
+"""The label of each bin, by its name in the logs."""
 
 
 class NoiseLevelLoss(Callback):
@@ -28,9 +28,7 @@ class NoiseLevelLoss(Callback):
         self._losses: list[torch.Tensor] = []
         self._sigmas: list[torch.Tensor] = []
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Collect, and log every `log_every_n_steps`."""
         self._losses.append(outputs["sample_loss"].flatten())
         self._sigmas.append(outputs["sigma"].flatten())
@@ -53,8 +51,10 @@ class Throughput(Callback):
     """Shows samples per second in the progress bar, a mean over the steps since the last log."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; again after validation, which does not count."""
         self._since, self._samples = time.monotonic(), 0
+
+    on_validation_end = on_train_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,43 +66,37 @@ class Throughput(Callback):
             pl_module.log("train/samples_per_s", self._samples / (now - self._since), prog_bar=True)
             self._since, self._samples = now, 0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do not count validation."""
-        self._since, self._samples = time.monotonic(), 0
-
 
 class Stopwatch(Callback):
-    """Seconds since the training began; kept in the checkpoints, so that those of all sessions add up."""
+    """Seconds of training, summed over all sessions through the checkpoints."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The seconds so far."""
         return {"seconds": time.monotonic() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from the seconds of a checkpoint."""
         self._began -= state_dict["seconds"]
 
 
 class ProgressBar(TQDMProgressBar):
-    """Steps, loss and samples per second; validation runs without a bar of its own."""
+    """Steps, loss and samples per second; validation has no bar."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What is shown: short names, no logger's version number."""
+        """The metrics under short names, without the logger's version number."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         return {name.split("/")[-1]: value for name, value in shown.items()}
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Say what the first step waits for, in place of the number of the only epoch."""
+        """Explain the wait for the first step, in place of the number of the only epoch."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description("first step, which may compile loops")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *args: Any) -> None:
         """Count the step."""
         self.train_progress_bar.set_description("training", refresh=False)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(*args)

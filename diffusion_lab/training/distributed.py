@@ -1,4 +1,4 @@
-"""What the processes of one training exchange besides gradients."""
+"""Communication between the processes of a training, apart from gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def gather(items: list[Any], num_devices: int) -> list[Any]:
-    """The items of all devices, in the order of the devices, the same on each; tensors must be the CPU's."""
+    """The items of all devices, in their order, on each of them; tensors must be on the CPU."""
     if num_devices == 1:
         return items
     lists: list[list[Any]] = [[] for _ in range(num_devices)]
@@ -18,5 +18,5 @@ def gather(items: list[Any], num_devices: int) -> list[Any]:
 
 
 def is_first() -> bool:
-    """Whether this is the first of a training's processes, also before they know of each other."""
+    """Whether this is the first process of a training; known even before the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0

@@ -1,4 +1,4 @@
-"""Fitting a run: Lightning's trainer, a folder that can be resumed, the averaged weights."""
+"""Fitting a run with Lightning: a resumable folder and averaged weights."""
 
 from __future__ import annotations
 
@@ -26,14 +26,9 @@ from diffusion_lab.training.distributed import is_first
 from diffusion_lab.training.lock import hold
 
 # What may differ when a run is resumed: the kind of device, the number of readers, where files are.
-_MAY_CHANGE = (
-    "dataloader.num_workers",
-    "system.accelerate",
-    "system.accelerator",
-    "system.input",
-    "system.output",
-    "system.threads",
-)
+_MAY_CHANGE = {"dataloader.num_workers"} | {
+    f"system.{key}" for key in ("accelerate", "accelerator", "input", "output", "threads")
+}
 
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
@@ -44,38 +39,33 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> float:
         callbacks: further ones, such as a `TrainingMonitor`'s.
 
     Returns:
-        Seconds of training, including those of earlier sessions that a checkpoint has kept.
+        Seconds of training over all sessions.
 
     Raises:
         KeyboardInterrupt: stopped by the user; the last checkpoint is on disk.
         ConfigError: the folder holds a run with other settings, another process trains in it, or the machine
             lacks the devices.
     """
-    # Of several processes of one training the first holds the folder.
-    with hold(run.folder) if is_first() else nullcontext():
-        return _fit(run, callbacks)
-
-
-def _fit(run: Run, callbacks: Sequence[Callback]) -> float:
     config, folder = run.config, run.folder
-    _remember(config, folder)
-    if config.system.threads:
-        torch.set_num_threads(config.system.threads)
     last = folder / "last.ckpt"
-    if last.exists() and load_averaged(run) == config.training.max_steps:
-        return trained_seconds(last)
-    with quiet_lightning():
-        trainer = build_trainer(config, folder, callbacks)
-    if config.system.accelerate and trainer.strategy.root_device.type == "cpu":
-        accelerate(run.task.model)
-    try:
+    # Of the processes of one training, the first locks the folder.
+    with hold(folder) if is_first() else nullcontext():
+        _remember(config, folder)
+        if config.system.threads:
+            torch.set_num_threads(config.system.threads)
+        if last.exists() and load_averaged(run) == config.training.max_steps:
+            return _trained_seconds(last)
         with quiet_lightning():
-            trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
-            trainer.save_checkpoint(last)  # that of the last step, whatever the interval
-    except SystemExit:
-        # Lightning's answer to Ctrl-C; but a notebook wants to go on, and a shell to know.
-        raise KeyboardInterrupt from None
-    return trained_seconds(last)
+            trainer = build_trainer(config, folder, callbacks)
+            if config.system.accelerate and trainer.strategy.root_device.type == "cpu":
+                accelerate(run.task.model)
+            try:
+                trainer.fit(run.task, run.data, ckpt_path=last if last.exists() else None, weights_only=True)
+                trainer.save_checkpoint(last)  # of the last step, whatever the interval
+            except SystemExit:
+                # Lightning's answer to Ctrl-C; a notebook must survive it, and a shell must learn of it.
+                raise KeyboardInterrupt from None
+        return _trained_seconds(last)
 
 
 @contextmanager
@@ -92,15 +82,14 @@ def quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in expected:
-                warnings.filterwarnings("ignore", message=f".*{message}")
+            warnings.filterwarnings("ignore", message=f".*({'|'.join(expected)})")
             yield
     finally:
         logger.setLevel(level)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint atomically; Lightning's own way copies if /tmp is on another file system."""
+    """Replaces a checkpoint atomically; Lightning itself copies if /tmp is on another file system."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -112,13 +101,13 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Lightning's trainer, which counts in steps: the whole training is one epoch.
+    """Lightning's trainer; it counts in steps, and the whole training is one epoch.
 
     Raises:
         ConfigError: the machine lacks the accelerator, or has fewer devices.
     """
     diagnostics, system = config.diagnostics, config.system
-    # Each session, first or resumed, logs to a folder of its own: version_0, version_1, …
+    # Each session, first or resumed, logs to its own folder: version_0, version_1, …
     loggers: list[Any] = [CSVLogger(folder, name="csv")]
     if diagnostics.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard"))
@@ -162,26 +151,25 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
     except MisconfigurationException as error:
         raise ConfigError(
             f"system.accelerator = {system.accelerator} with system.devices = {system.devices}: "
-            f"{' '.join(str(error).split())} Take system.accelerator=auto, which is what the machine has, "
+            f"{' '.join(str(error).split())} Take system.accelerator=auto, which finds what the machine has, "
             "or fewer system.devices"
         ) from None
 
 
 def load_averaged(run: Run) -> int:
-    """Load the averaged weights of the run's last checkpoint into its task; returns the steps it has made."""
+    """Load the averaged weights of the run's last checkpoint into its task; returns the checkpoint's step."""
     checkpoint = torch.load(run.folder / "last.ckpt", map_location="cpu", weights_only=True)
     run.task.load_state_dict(checkpoint["state_dict"])
     return checkpoint["global_step"]
 
 
-def trained_seconds(checkpoint: Path) -> float:
-    """Seconds of training, over all sessions, behind a checkpoint; 0 if it was made before they were kept."""
+def _trained_seconds(checkpoint: Path) -> float:
     states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
-    return states.get(Stopwatch.__name__, {"seconds": 0.0})["seconds"]
+    return states.get(Stopwatch.__name__, {"seconds": 0.0})["seconds"]  # older checkpoints have none
 
 
 def _remember(config: Config, folder: Path) -> None:
-    """Keep the config beside the run; refuse to resume with another one.
+    """Keep the config in the run's folder; refuse to resume with another one.
 
     Diagnostics and `_MAY_CHANGE` may differ; another number of devices would change the batch.
     """

@@ -14,9 +14,9 @@ from diffusion_lab.config import ConfigError
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; it is made if it is not there.
+    """Keep other processes from training in a folder, which is made if necessary.
 
-    The operating system gives a lock back when the process that holds it ends, however it ends.
+    The operating system releases the lock when its process ends, however it ends.
 
     Raises:
         ConfigError: another process holds it.

@@ -1,4 +1,4 @@
-"""What a run has logged."""
+"""Reading the log of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """Everything that a run has logged; a resumed session replaces the steps from its first on."""
+    """The whole log of a run; a resumed session replaces the steps from its first on."""
     files = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:]))
     sessions = [pd.read_csv(file) for file in files]
     starts = [session["step"].min() for session in sessions[1:]] + [float("inf")]

@@ -16,7 +16,7 @@ from diffusion_lab.training.build import Run
 
 
 def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
-    """What a model card says of the training."""
+    """What a release and its model card say about the training."""
     loader, training, system = run.config.dataloader, run.config.training, run.config.system
     return {
         "command": command,
@@ -36,12 +36,12 @@ def training_facts(run: Run, command: str, seconds: float) -> dict[str, Any]:
 
 
 def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
-    """Write the run's network as a release checkpoint.
+    """Write the run's network as a release checkpoint; returns its path.
 
     Args:
-        run: built, and either just fitted or loaded by `load_averaged`.
-        path: where to.
-        training: what the model card says of the training.
+        run: just fitted, or loaded by `load_averaged`.
+        path: of the new file.
+        training: see `training_facts`.
 
     Raises:
         ValueError: the network has classes that a release cannot hold; `run_forecaster` serves these.
@@ -51,28 +51,23 @@ def export_release(run: Run, path: Path, training: dict[str, Any]) -> Path:
             f"{', '.join(own)}: a class of your own. A release runs no code when it is loaded and "
             "cannot hold one; keep the run's last.ckpt, and forecast by training.release.run_forecaster"
         )
-    document = describe_run(run, training)
-    save_release(path, document, run.task.model, run.store.latitudes, run.store.longitudes)
+    release = _describe(run, training)
+    save_release(path, release, run.task.model, run.store.latitudes, run.store.longitudes)
     return path
 
 
 def run_forecaster(run: Run) -> Forecaster:
-    """Make forecasts with the run's network as it is now, whatever its classes.
-
-    Args:
-        run: built, and either just fitted or loaded by `load_averaged`.
-    """
+    """A forecaster with the run's network as it is, whatever its classes; `run` as in `export_release`."""
     network = run.task.model.eval()
-    return Forecaster(describe_run(run, {}), network, run.store.latitudes, run.store.longitudes)
+    return Forecaster(_describe(run, {}), network, run.store.latitudes, run.store.longitudes)
 
 
-def describe_run(run: Run, training: dict[str, Any]) -> Release:
-    """The document of the run's network; arguments as `export_release`."""
+def _describe(run: Run, training: dict[str, Any]) -> Release:
     config, model, store, variables = run.config, run.task.model, run.store, run.variables
     graph = instantiate(config.graph, latitudes=store.latitudes, longitudes=store.longitudes)
     names = variables.prognostic + variables.forcing + variables.diagnostic
     normalizer = Normalizer.of(store, names)
-    defaults = config.model.model.diffusion.inference_defaults
+    diffusion = config.model.model.diffusion
     return Release(
         model=type(model).__name__,
         arguments=getattr(model, "arguments", {}),
@@ -81,18 +76,15 @@ def describe_run(run: Run, training: dict[str, Any]) -> Release:
         variables=describe_variables(variables, normalizer.mean, normalizer.stdev, store),
         field_shape=list(store.field_shape),
         step=lead_name(config.data.timestep),
-        noise_max_wavenumber=config.model.model.diffusion.noise_max_wavenumber,
-        inference_defaults={
-            "noise_scheduler": defaults.noise_scheduler,
-            "diffusion_sampler": defaults.diffusion_sampler,
-        },
+        noise_max_wavenumber=diffusion.noise_max_wavenumber,
+        inference_defaults=diffusion.inference_defaults.model_dump(),
         store=config.dataloader.dataset,
         training=training,
     )
 
 
 def own_parts(config: Config) -> list[str]:
-    """Where the config names classes that a release checkpoint cannot hold: it runs no code but ours."""
+    """Where the config names user-defined classes, which a release checkpoint cannot hold."""
     diffusion = config.model.model.diffusion
     named = {
         "graph": config.graph["_target_"],
