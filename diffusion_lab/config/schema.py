@@ -218,12 +218,6 @@ class TrainingLoss(Group):
         AfterValidator(_one_dataset),
     ]
 
-    @property
-    def only(self) -> dict[str, Any]:
-        """The loss, whatever the name of its dataset."""
-        (loss,) = self.datasets.values()
-        return loss
-
 
 class Training(Group):
     """Group `training`."""

@@ -16,13 +16,8 @@ from diffusion_lab.config import Config, ConfigError, find, instantiate, nearest
 from diffusion_lab.config.schema import NOISE_ARGUMENTS
 from diffusion_lab.config.targets import parameters
 from diffusion_lab.inference.release import load_release
-from diffusion_lab.models import (
-    Architecture,
-    ConditionalLayerNorm,
-    DiffusionTendModelEncProcDec,
-    SinusoidalEmbeddings,
-)
-from diffusion_lab.models.architecture import Sizes
+from diffusion_lab.models import ConditionalLayerNorm, DiffusionTendModelEncProcDec, SinusoidalEmbeddings
+from diffusion_lab.models.architecture import Architecture, Sizes
 from diffusion_lab.noise import SphericalNoise
 from diffusion_lab.objectives import DiffusionObjective
 from diffusion_lab.sampling import SamplingSettings
@@ -112,10 +107,10 @@ def _check_dates(store: Store, config: Config) -> None:
     """The step must fit the store and each window hold a sample; tendencies need statistics of the step."""
     data, loader = config.data, config.dataloader
     step = lead_name(data.timestep)
-    checks: list[tuple[str, Period | None]] = [(f"data.timestep = {step}", None)]
-    for name, window in (("training", loader.training), ("validation", loader.validation)):
-        checks.append((f"dataloader.{name} = {window.start} to {window.end}", window.period))
-    for given, dates in checks:
+    checks: dict[str, Period | None] = {f"data.timestep = {step}": None}
+    for name, window in {"training": loader.training, "validation": loader.validation}.items():
+        checks[f"dataloader.{name} = {window.start} to {window.end}"] = window.period
+    for given, dates in checks.items():
         try:
             forecast_starts(store, data.timestep, config.training.multistep_input, dates)
         except ValueError as error:
@@ -142,8 +137,9 @@ def _build_task(config: Config, store: Store, variables: Variables) -> GraphFore
     model = _build_network(config, store, variables, graph)
     if training.initial_weights is not None:
         _take_weights(model, training.initial_weights)
+    (loss_node,) = training.training_loss.datasets.values()
     loss = instantiate(
-        training.training_loss.only,
+        loss_node,
         node_weights=graph["data"].area_weight,
         variable_weights=[training.variable_weights.get(name, 1.0) for name in variables.output],
     )
