@@ -29,11 +29,8 @@ After an interruption the same command resumes and makes the same store."""
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command `data`; `run` in the parsed arguments is the function of the chosen subcommand."""
-    data = subparsers.add_parser(
-        "data",
-        help="create and inspect stores of weather data",
-        description="Create and inspect stores: zarr folders in the layout of anemoi-datasets.",
-    )
+    text = "create and inspect stores: zarr folders in the layout of anemoi-datasets"
+    data = subparsers.add_parser("data", help=text, description=f"{text.capitalize()}.")
     commands = data.add_subparsers(required=True, metavar="COMMAND")
     create = commands.add_parser(
         "create",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,20 +18,19 @@ from diffusion_lab.inference.destination import check_destination
 from diffusion_lab.inference.devices import choose_devices, starts_on_devices, states_on_devices
 from diffusion_lab.inference.forecaster import load_forecaster
 from diffusion_lab.inference.output import write_forecast
-from diffusion_lab.sampling import SamplingSettings
 from diffusion_lab.stores.dates import lead_name
 
 
 def _listed(value: Any) -> Any:
-    return str(value).split(",") if isinstance(value, str | int) and not isinstance(value, bool) else value
+    return str(value).split(",") if type(value) in (str, int) else value
 
 
 def _numbered(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError("an ensemble has at least one member")
-        return list(range(value))
-    return value
+    if type(value) is not int:
+        return value
+    if value < 1:
+        raise ValueError("an ensemble has at least one member")
+    return list(range(value))
 
 
 Dates = Annotated[list[Date], Distinct, BeforeValidator(_listed), Written("dates")]
@@ -51,61 +50,49 @@ class ForecastRequest(EnsembleRequest):
       diffusion-lab forecast run.yaml members=50         keys from a file, overridden on the command line
       diffusion-lab forecast checkpoint=example-state date=2025-01-01,2025-02-01 members=[0,7]
 
-    The file grows as the forecast goes, and has its name only when it is complete.
+    The file is written during the forecast, and gets its name only when it is complete.
     """
 
     checkpoint: str = Field(description="a released name, or the path of a .safetensors file")
-    date: Dates = Field(description="start, such as 2025-01-01 or 2025-01-01T12; several make a file each")
+    date: Dates = Field(description="start, such as 2025-01-01 or 2025-01-01T12; several give a file each")
     lead_time: Lead = Field(np.timedelta64(10, "D"), description="how far to forecast")
-    members: Members = Field(
-        16, description="how many members, or the numbers of some, as in [0,7]", validate_default=True
-    )
+    members: Members = Field(16, description="ensemble size, or a list as in [0,7]", validate_default=True)
     output: Path = Field(Path("forecast.nc"), description="NAME.nc or NAME.zarr", validate_default=True)
-    overwrite: bool = Field(False, description="whether to replace forecasts that are there already")
-    devices: PositiveInt = Field(
-        1,
-        description="GPUs, or processes on the CPU, that share the members (the starts, if several)",
-    )
+    overwrite: bool = Field(False, description="whether to replace existing forecasts")
+    devices: PositiveInt = Field(1, description="GPUs or CPU processes that share the members or starts")
 
     def outputs(self) -> list[Path]:
         """The file of each start."""
         if len(self.date) == 1:
             return [self.output]
-        return [
-            self.output.with_stem(f"{self.output.stem}-{date.astype('datetime64[h]')}") for date in self.date
-        ]
+        hours = [date.astype("datetime64[h]") for date in self.date]
+        return [self.output.with_stem(f"{self.output.stem}-{hour}") for hour in hours]
 
 
 def run_forecast(request: ForecastRequest) -> None:
     """Make the forecast from each start, showing progress, and say where it is."""
     for path in request.outputs():
         check_destination(path, request.overwrite)
-    forecaster = load_forecaster(request.checkpoint, request.device if request.devices == 1 else "cpu")
+    one, name, members = request.devices == 1, request.checkpoint, request.members
+    forecaster = load_forecaster(name, request.device if one else "cpu")
     steps = steps_of(forecaster, request.lead_time)
     settings = forecaster.settings.override(**request.overrides)
     starts = [date.astype("datetime64[s]") for date in request.date]
-    shared = _shared_states(request, settings, starts, steps)
+    shared: Iterable[Iterator[NDArray[np.float32]] | None] = [None] * len(starts)
+    if not one:  # several devices share the starts, or the members of one start
+        devices = choose_devices(request.devices, request.device)
+        options: dict[str, Any] = {"seed": request.seed, "settings": settings, "data": request.data}
+        if len(starts) > 1:
+            shared = starts_on_devices(name, devices, starts, steps, members, **options)
+        else:
+            shared = [states_on_devices(name, devices, starts[0], steps, members, **options)]
     for path, start, elsewhere in zip(request.outputs(), starts, shared, strict=True):
         began = time.monotonic()
-        rollout = forecaster.rollout(start, steps, request.members, request.seed, settings, request.data)
+        rollout = forecaster.rollout(start, steps, members, request.seed, settings, request.data)
         with Progress(transient=True) as bar:
             states = bar.track(elsewhere or rollout.states(), total=steps, description="steps")
             write_forecast(path, rollout, states, overwrite=request.overwrite)
         print(
-            f"{path}: {len(request.members)} members to {lead_name(request.lead_time)} from {start} "
+            f"{path}: {len(members)} members to {lead_name(request.lead_time)} from {start} "
             f"in {time.monotonic() - began:.1f} s"
         )
-
-
-def _shared_states(
-    request: ForecastRequest, settings: SamplingSettings, starts: list[np.datetime64], steps: int
-) -> Iterator[Iterator[NDArray[np.float32]] | None]:
-    """The states from each start where several devices share the members of one start, or the starts."""
-    if request.devices == 1:
-        return iter([None] * len(starts))
-    devices = choose_devices(request.devices, request.device)
-    options: dict[str, Any] = {"seed": request.seed, "settings": settings, "data": request.data}
-    if len(starts) == 1:
-        states = states_on_devices(request.checkpoint, devices, starts[0], steps, request.members, **options)
-        return iter([states])
-    return starts_on_devices(request.checkpoint, devices, starts, steps, request.members, **options)

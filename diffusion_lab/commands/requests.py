@@ -34,22 +34,15 @@ Device = Annotated[str, AfterValidator(_existing), Written("cpu, cuda, cuda:1, �
 class PredictKwargs(Group):
     """Overrides of the checkpoint's sampling defaults; their keys are checked by `SamplingSettings`."""
 
-    noise_scheduler_params: dict[str, Any] = Field(
-        default_factory=dict, description="num_steps, sigma_max, sigma_min, rho, schedule_type, …"
-    )
-    sampler_params: dict[str, Any] = Field(
-        default_factory=dict,
-        description="sampler, S_churn, S_min, S_max, S_noise, noise_correlation (between forecast steps), …",
-    )
+    noise_scheduler_params: dict[str, Any] = Field({}, description="num_steps, sigma_max, schedule_type, …")
+    sampler_params: dict[str, Any] = Field({}, description="sampler, S_churn, noise_correlation, …")
 
 
 class Request(Group):
     """The settings of a command, from its words and files; a subclass's docstring is the command's help."""
 
     device: Device = Field("auto", description="where the network runs")
-    predict_kwargs: PredictKwargs = Field(
-        PredictKwargs(), description="changes the checkpoint's sampling defaults, key by key"
-    )
+    predict_kwargs: PredictKwargs = Field(PredictKwargs(), description="changes to the sampling defaults")
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Self:
@@ -59,9 +52,8 @@ class Request(Group):
             ConfigError: naming an unknown key and the nearest known one, or an invalid value.
         """
         try:
-            parts = [_setting(word) for word in settings]
-            given = OmegaConf.to_container(OmegaConf.merge(*parts), resolve=True) if parts else {}
-            return cls.model_validate(given)
+            given = OmegaConf.merge({}, *map(_setting, settings))
+            return cls.model_validate(OmegaConf.to_container(given, resolve=True))
         except OmegaConfBaseException as error:
             raise ConfigError(str(error)) from None
         except ValidationError as error:
@@ -113,11 +105,9 @@ def _keys(fields: dict[str, FieldInfo], above: str = "") -> Iterator[tuple[str, 
     """Each key with its help text; a group is followed by its keys."""
     for key, field in fields.items():
         group = field.annotation
-        if isinstance(group, type) and issubclass(group, BaseModel):
+        if group == dict[str, Any] or (isinstance(group, type) and issubclass(group, BaseModel)):
             yield f"{above}{key}.…", field.description or ""
-            yield from _keys(group.model_fields, "  .")
-        elif group == dict[str, Any]:
-            yield f"{above}{key}.…", field.description or ""
+            yield from _keys(getattr(group, "model_fields", {}), "  .")
         else:
             text = " ".join(filter(None, [f"{_type(field)}:", field.description, _default(field)]))
             yield f"{above}{key}", text

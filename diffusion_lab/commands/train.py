@@ -1,7 +1,7 @@
 """`diffusion-lab train`: train or resume, release the checkpoint, forecast from the test window, score, draw.
 
-With --multirun Hydra runs one training for each combination of values, so that its launchers and sweepers
-work too: one after the other by default, hydra/launcher=joblib for several at once.
+With --multirun Hydra runs one training for each combination of values: one after the other, or several at
+once with hydra/launcher=joblib. Its other launchers and sweepers work too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train(config: Config, command: str) -> None:
 
     Args:
         config: what to train.
-        command: what the user typed, for the model card.
+        command: as the user typed it, for the model card.
     """
     out = console(quiet=not is_first())
     run = build(config)
@@ -65,9 +65,8 @@ def train(config: Config, command: str) -> None:
     seconds = fit(run)
     if own or run.task.global_rank > 0:  # of several processes only the first continues
         return
-    path = export_release(
-        run, run.folder / f"{config.name}.safetensors", training_facts(run, command, seconds)
-    )
+    facts = training_facts(run, command, seconds)
+    path = export_release(run, run.folder / f"{config.name}.safetensors", facts)
     out.print(f"released checkpoint: {path}")
     if config.diagnostics.evaluation.enabled:
         evaluate(run, path, out)
@@ -93,7 +92,7 @@ def evaluate(run: Run, checkpoint: Path, out: Console) -> None:
 
 
 def evaluation_starts(run: Run) -> np.ndarray:
-    """Start dates spread over the test window, which holds the valid times of all their steps.
+    """Start dates spread over the test window, which contains all valid times of their forecasts.
 
     Raises:
         ValueError: the store has no such dates.
@@ -111,7 +110,7 @@ def evaluation_starts(run: Run) -> np.ndarray:
 
 
 def draw_training(folder: Path) -> Path:
-    """Draw the loss, in all and per noise-level bin, from the CSV log."""
+    """Draw the loss, in total and per noise-level bin, from the CSV log."""
     log = read_log(folder)
     bins = {label: log[name].to_numpy() for name, label in LEVEL_BINS.items() if name in log}
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -123,21 +122,30 @@ def draw_training(folder: Path) -> Path:
 def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str | None = None) -> None:
     """Train each combination of the overrides' values, such as "training.lr=1e-4,1e-3".
 
-    A run lives in FOLDER/KEY=VALUE,…, where FOLDER is what `system.output` would be without the sweep and the
-    keys are those that are swept. The same command resumes runs that were stopped.
+    A run is kept in FOLDER/KEY=VALUE,…, where FOLDER is `system.output` without the sweep and the keys are
+    those with several values. The same command resumes runs that were stopped.
 
     Raises:
         ConfigError: no override has several values, or the config cannot be used.
     """
     # The progress bars of parallel runs would overwrite each other; they can be turned on explicitly.
     words = hydra_overrides(["diagnostics.progress_bar=false", *overrides], config_dir, sweep=True)
-    parsed = _parse([word for word in words if not word.startswith("hydra.searchpath=")])
+    try:
+        parsed = OverridesParser.create().parse_overrides(
+            [word for word in words if not word.startswith("hydra.searchpath=")]
+        )
+    except HydraException as error:
+        raise ConfigError(str(error)) from None
     fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
     swept = [one for one in parsed if one.is_sweep_override()]
     if not swept:
         raise ConfigError("--multirun needs several values of a key, as in training.lr=1e-4,1e-3")
     # Report what is wrong with any run now rather than when its turn comes.
-    choices = [_choices(one) for one in swept if one.is_discrete_sweep()]
+    choices = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        for one in swept
+        if one.is_discrete_sweep()
+    ]
     configs = [validate(compose([*fixed, *some], config_name, config_dir)) for some in product(*choices)]
     output = configs[0].system.output
     words += hydra_overrides(
@@ -148,13 +156,13 @@ def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str
     )
     typed, sys.argv = sys.argv, ["diffusion-lab", "--multirun", *words]  # where Hydra reads its words
     try:
-        run_all(run_one)()
+        run_all(_run_one)()
     finally:
         sys.argv = typed
     console().print(f"{len(configs)} runs: {output}")
 
 
-def run_one(config: DictConfig) -> None:
+def _run_one(config: DictConfig) -> None:
     """One run of a sweep, in its own folder."""
     job = HydraConfig.get()
     name = str(job.job.config_name)
@@ -162,18 +170,6 @@ def run_one(config: DictConfig) -> None:
     config.system.output = job.runtime.output_dir
     command = ["diffusion-lab", "train", "--config-name", name, *map(str, job.overrides.task)]
     train(validate(config), command=shlex.join(command))
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(str(error)) from None
-
-
-def _choices(override: Override) -> list[str]:
-    """An override with several values as one override for each."""
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def _folder_of(swept: Sequence[Override]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
 from pydantic import Field, PositiveInt
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 from rich.table import Table
 
 from diffusion_lab import plots
@@ -21,11 +22,7 @@ from diffusion_lab.sampling import PRESETS, SamplingSettings
 from diffusion_lab.stores.dates import Period, period, spread_out
 from diffusion_lab.stores.module import forecast_starts
 from diffusion_lab.verification.search.optimisation import SearchResult, search_sampler
-from diffusion_lab.verification.search.scoring import (
-    Comparison,
-    SettingScorer,
-    compare_scores,
-)
+from diffusion_lab.verification.search.scoring import Comparison, SettingScorer, compare_scores
 from diffusion_lab.verification.search.space import SearchSpace, describe, network_calls
 
 
@@ -39,58 +36,38 @@ class TuneRequest(EnsembleRequest):
 
     A setting's score is the fair CRPS in units of persistence's mean absolute error, averaged over variables:
     0 is perfect, 1 as good as persistence. Optuna proposes settings; all are scored on the same dates with
-    the same noise, and those that lag behind are stopped. In the end the best of each cost is compared with a
-    default, 50 steps of Heun's method without churn (99 calls), on dates that the search never saw. If it is
-    stopped, the same command resumes; with more trials= it searches further.
+    the same noise, and those that lag behind are stopped. Finally the best of each cost is compared with a
+    default, 50 steps of Heun's method without churn (99 calls), on dates that the search never saw: those of
+    the checkpoint's test window, or of 2025. If it is stopped, the same command resumes; with more trials= it
+    continues the search.
     """
 
     checkpoint: str = Field(description="a released name or a path")
     trials: PositiveInt = Field(60, description="settings to try in all")
-    minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="begin no trial after so many")
-    max_calls: PositiveInt = Field(
-        20, description="most network calls for a forecast step; settings that need more are never run"
-    )
+    minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="start no trial after this time")
+    max_calls: PositiveInt = Field(20, description="network calls allowed for a forecast step")
     members: Annotated[int, Field(ge=2)] = Field(8, description="ensemble size")
     lead_time: Lead = Field(np.timedelta64(1, "D"), description="how far to forecast")
-    start: Date | None = Field(
-        None, description="first date to search on, if not the first after the checkpoint's training window"
-    )
-    end: Date | None = Field(
-        None, description="last date to search on, if not the last before the unseen dates"
-    )
-    starts: PositiveInt = Field(
-        8, description="dates in that window; few dates and members make a trial cheap, more make it sure"
-    )
-    unseen_start: Date | None = Field(
-        None, description="first date to evaluate on, if not that of the checkpoint's test window, or of 2025"
-    )
-    unseen_end: Date | None = Field(None, description="last date to evaluate on, likewise")
-    unseen_starts: Annotated[int, Field(ge=3)] = Field(13, description="dates in that window")
+    start: Date | None = Field(None, description="first date of the search; default: after training")
+    end: Date | None = Field(None, description="last date of the search; default: before the unseen dates")
+    starts: PositiveInt = Field(8, description="dates to search on")
+    unseen_start: Date | None = Field(None, description="first date to evaluate on; default: test window")
+    unseen_end: Date | None = Field(None, description="last date to evaluate on; default: test window")
+    unseen_starts: Annotated[int, Field(ge=3)] = Field(13, description="dates to evaluate on")
     unseen_every: Lead = Field(np.timedelta64(28, "D"), description="time between them")
-    space: SearchSpace = Field(
-        SearchSpace(), description="names to choose from, and ranges [lowest,highest] or a value to keep"
-    )
-    predict_kwargs: PredictKwargs = Field(PredictKwargs(), description="changes the default to compare with")
-    output: Path = Field(
-        Path("tuning"),
-        description="folder of predict_kwargs.yaml, report.txt, trials.csv, search.png, the study",
-    )
+    space: SearchSpace = Field(SearchSpace(), description="names, and ranges [low,high] or fixed values")
+    predict_kwargs: PredictKwargs = Field(PredictKwargs(), description="changes to the default to beat")
+    output: Path = Field(Path("tuning"), description="folder of predict_kwargs.yaml, report, trials, study")
 
 
 def run_tune(request: TuneRequest) -> None:
-    """Search, evaluate what was found on dates that the search never saw, print and write it all."""
+    """Search, evaluate the result on dates that the search never saw, print and write both."""
     forecaster = load_forecaster(request.checkpoint, request.device)
     steps = steps_of(forecaster, request.lead_time)
     folder, guide = request.output, PRESETS["guide"].predict_kwargs
     reference = forecaster.settings.override(**guide).override(**request.overrides)
     seen, unseen = search_dates(forecaster, request, steps)
-    common: dict[str, Any] = {
-        "steps": steps,
-        "members": request.members,
-        "seed": request.seed,
-        "data": request.data,
-        "folder": folder,
-    }
+    common = {"steps": steps, "folder": folder, **request.model_dump(include={"members", "seed", "data"})}
     out = console()
     out.print(
         f"{request.trials} trials of at most {request.max_calls} network calls on {len(seen)} dates, "
@@ -105,11 +82,15 @@ def run_tune(request: TuneRequest) -> None:
         minutes=request.minutes,
         **common,
     )
-    (folder / "predict_kwargs.yaml").write_text(_explained(result, request))
+    (folder / "predict_kwargs.yaml").write_text(
+        f"# Of {len(result.trials)} trials with {request.checkpoint} the best within {request.max_calls} "
+        f"network calls ({result.calls}):\n# score {result.score:.4f} on the dates searched. Use it as\n"
+        f"#   diffusion-lab forecast predict_kwargs.yaml checkpoint={request.checkpoint} date=…\n"
+        f"{result.yaml}"
+    )
     result.trials.to_csv(folder / "trials.csv", index=False)
-    scorer = SettingScorer(forecaster, list(unseen), **common)
-    comparisons = _compare(scorer, result, reference)
-    tables = _tables(result, comparisons, reference, scorer)
+    comparisons = _compare(SettingScorer(forecaster, list(unseen), **common), result, reference)
+    tables = _tables(result, comparisons, reference)
     with (folder / "report.txt").open("w") as file:
         for each in (out, Console(file=file, width=10_000)):
             each.print(*tables, sep="\n\n", highlight=False)
@@ -120,20 +101,27 @@ def run_tune(request: TuneRequest) -> None:
 def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The dates to search on and those to evaluate on, from two windows that share no date.
 
-    By default the first is what lies between the training window that the checkpoint names and the second,
-    and the second is the test window that it names, or else 2025.
+    By default the second is the checkpoint's test window, or else 2025, and the first lies between its
+    training window and the second.
 
     Raises:
-        ConfigError: the windows overlap, hold no date, or the checkpoint names no training window.
+        ConfigError: the windows overlap or hold no date, or the checkpoint names no training window.
     """
     store = forecaster.reader(request.data).store
     evaluation = evaluation_window(forecaster, request.unseen_start, request.unseen_end)
-    search = _search_window(forecaster, request, evaluation)
+    start, end, second = request.start, request.end, np.timedelta64(1, "s")
+    if start is None:
+        if (trained := forecaster.release.training.get("window")) is None:
+            raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")
+        start = period(*trained).last + second
+    try:
+        search = period(start, evaluation.first - second if end is None else end)
+    except ValueError as error:
+        raise ConfigError(f"start = {start}: {error}") from None
     if search.first <= evaluation.last and evaluation.first <= search.last:
         raise ConfigError(
-            f"the search from {search.first} to {search.last} and the unseen dates from "
-            f"{evaluation.first} to {evaluation.last} overlap; a setting is evaluated on dates that the "
-            "search never saw"
+            f"the search from {search.first} to {search.last} and the unseen dates from {evaluation.first} "
+            f"to {evaluation.last} overlap; a setting is evaluated on dates that the search never saw"
         )
 
     def starts(window: Period) -> np.ndarray:
@@ -144,51 +132,24 @@ def search_dates(forecaster: Forecaster, request: TuneRequest, steps: int) -> tu
     return spread_out(starts(search), request.starts), unseen
 
 
-def _search_window(forecaster: Forecaster, request: TuneRequest, evaluation: Period) -> Period:
-    """As asked for, or what lies between training and evaluation."""
-    trained, second = forecaster.release.training.get("window"), np.timedelta64(1, "s")
-    start, end = request.start, request.end
-    if start is None:
-        if trained is None:
-            raise ConfigError("the checkpoint does not say what it was trained on; give start=… and end=…")
-        start = period(*trained).last + second
-    try:
-        return period(start, evaluation.first - second if end is None else end)
-    except ValueError as error:
-        raise ConfigError(f"start = {start}: {error}") from None
-
-
 def _compare(
     scorer: SettingScorer, result: SearchResult, reference: SamplingSettings
 ) -> list[tuple[SamplingSettings, Comparison]]:
     """Each setting of the front against the reference, by calls; the last is the search's best."""
     front = [result.settings_of(trial) for trial in result.pareto_front["trial"]]
-    dates = range(len(scorer.starts))
-    calls = sum(network_calls(settings) for settings in [*front, reference])
-    with Progress(transient=True) as bar:
-        task = bar.add_task("unseen dates", total=calls * len(dates))
-
-        def scores(settings: SamplingSettings) -> np.ndarray:
-            values = []
-            for index in dates:
-                values.append(scorer(settings, index))
-                bar.advance(task, network_calls(settings))
-            return np.array(values)
-
-        of_reference, lead_time = scores(reference), scorer.steps * scorer.forecaster.step
-        return [(k, compare_scores(scorer.starts, scores(k), of_reference, lead_time)) for k in front]
+    count, lead_time = len(scorer.starts), scorer.steps * scorer.forecaster.step
+    jobs = list(product([reference, *front], range(count)))
+    scores = [scorer(*job) for job in track(jobs, "unseen dates", transient=True)]
+    default, *found = np.reshape(scores, (-1, count))
+    comparisons = [compare_scores(scorer.starts, values, default, lead_time) for values in found]
+    return list(zip(front, comparisons, strict=True))
 
 
 def _tables(
-    result: SearchResult,
-    comparisons: list[tuple[SamplingSettings, Comparison]],
-    reference: SamplingSettings,
-    scorer: SettingScorer,
+    result: SearchResult, comparisons: list[tuple[SamplingSettings, Comparison]], reference: SamplingSettings
 ) -> list[Table | str]:
     found, last = comparisons[-1]
-    table = Table(
-        title=f"fair CRPS / MAE of persistence on {len(last.starts)} dates that the search never saw"
-    )
+    table = Table(title=f"fair CRPS / MAE of persistence on {len(last.starts)} unseen dates")
     for name in ("calls", "searched", "unseen", "− default", "95 % interval", "setting"):
         table.add_column(name, justify="left" if name == "setting" else "right")
     for (settings, test), searched in zip(comparisons, result.pareto_front["score"], strict=True):
@@ -203,15 +164,6 @@ def _tables(
         f"{network_calls(reference)} calls, {describe(reference)}: {of_default}\n{last.verdict}"
     )
     return [table, verdict, result.yaml]
-
-
-def _explained(result: SearchResult, request: TuneRequest) -> str:
-    return (
-        f"# Of {len(result.trials)} trials with {request.checkpoint} the best within {request.max_calls} "
-        f"network calls ({result.calls}):\n# score {result.score:.4f} on the dates searched. Use it as\n"
-        f"#   diffusion-lab forecast predict_kwargs.yaml checkpoint={request.checkpoint} date=…\n"
-        f"{result.yaml}"
-    )
 
 
 def _draw(result: SearchResult, comparisons: list[tuple[SamplingSettings, Comparison]], calls: int) -> Figure:
