@@ -6,8 +6,7 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
@@ -72,9 +71,10 @@ In a checkout the tutorials are opened in notebooks/. Otherwise they are copied 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
     arguments = build_parser().parse_args(argv)
+    # Schedulers and `kill` send SIGTERM, which is to end a command as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _stopped_by_sigterm():
-            arguments.run(arguments)
+        arguments.run(arguments)
     except (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError) as error:
         if arguments.traceback:
             raise
@@ -84,17 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again to resume.", file=sys.stderr)
         return 130
-    return 0
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which schedulers and `kill` send, end a command as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,9 +117,7 @@ def _add_train_parser(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--config-dir", help="your own config files, searched before the shipped ones")
     train.add_argument("--config-name", default="config", help="the file to start from (default: config)")
     train.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
-    train.add_argument(
-        "-m", "--multirun", action="store_true", help="sweep: a run for each combination of KEY=VALUE,VALUE"
-    )
+    train.add_argument("-m", "--multirun", action="store_true", help="a run for each of KEY=VALUE,VALUE")
     train.add_argument("--resolve", action="store_true", help="with --cfg: fill in ${interpolations}")
     train.set_defaults(run=_train)
 
@@ -139,7 +129,7 @@ def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
     what.add_argument("--notebooks", metavar="FOLDER", help="open your own notebooks, not the tutorials")
     lab.add_argument(
-        "--port", type=int, help="port to listen on (default: 8888, or 8866 for the tuner; else a free one)"
+        "--port", type=int, help="port to listen on (default: 8888, the tuner 8866, or a free one)"
     )
     lab.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
     lab.add_argument("options", nargs="*", metavar="-- OPTION", help="options of JupyterLab or of Voilà")
@@ -191,8 +181,7 @@ def _lab(arguments: argparse.Namespace) -> None:
     from diffusion_lab.commands.lab import open_lab, serve_tuner
 
     own = ["--no-browser"] if arguments.no_browser else []
-    if arguments.port is not None:
-        own.append(f"--port={arguments.port}")
+    own += [] if arguments.port is None else [f"--port={arguments.port}"]
     own += arguments.options
     if arguments.tuner:
         serve_tuner(own)
