@@ -69,9 +69,8 @@ def hydra_overrides(
 ) -> list[str]:
     """Overrides in Hydra's grammar.
 
-    "a.b=c" becomes "++a.b=c": Hydra would refuse a key that your own group leaves out. Unknown keys are left
-    to `validate`, which suggests the nearest known one. Values are quoted where Hydra could not parse them
-    or would misread the name of a run or of a group's file.
+    "a.b=c" becomes "++a.b=c", as Hydra refuses keys that your own group leaves out; `validate` names unknown
+    ones. Values that Hydra could not parse, and names of runs and of groups' files, are quoted.
 
     Args:
         overrides: as typed.
@@ -134,7 +133,10 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig
         with initialize_config_dir(str(folder), version_base="1.3"):
             return hydra_compose(config_name, overrides=overrides)
     except MissingConfigException as error:
-        raise ConfigError(_missing(error)) from None
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        near = nearest(name, error.options) if error.options else nearest(group, shipped())
+        kind = "file in this group" if error.options else "group"
+        raise ConfigError(f"{group} = {name!r}: there is no such {kind}{near}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"a config file cannot be read as YAML: {error}") from None
     except (HydraException, OmegaConfBaseException) as error:
@@ -144,10 +146,3 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> DictConfig
         raise ConfigError(reason) from None
     finally:
         hydra.hydra = before
-
-
-def _missing(error: MissingConfigException) -> str:
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    if not error.options:
-        return f"{group} = {name!r}: there is no such group{nearest(group, shipped())}"
-    return f"{group} = {name!r}: there is no such file in this group{nearest(name, error.options)}"

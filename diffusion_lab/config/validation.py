@@ -45,14 +45,12 @@ def validate(config: DictConfig) -> Config:
 def _unchecked(schema: type[BaseModel], node: Mapping[str, Any]) -> Any:
     fields, others = schema.model_fields, schema.model_config.get("extra") == "allow"
     kept = {key: value for key, value in node.items() if key in fields or key == "_target_" or others}
-    for key, value in kept.items():
-        if key not in fields:
-            continue
+    for key in kept.keys() & fields.keys():
         if group := _group(fields[key].annotation):
-            kept[key] = _unchecked(group, value)
+            kept[key] = _unchecked(group, kept[key])
         for part in fields[key].metadata:
-            if isinstance(part, PlainValidator):  # dates and lengths of time are objects even so
-                kept[key] = cast(Callable[[Any], Any], part.func)(value)
+            if isinstance(part, PlainValidator):  # dates and lengths of time become objects even so
+                kept[key] = cast(Callable[[Any], Any], part.func)(kept[key])
     return schema.model_construct(**kept)
 
 
