@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 from rich.progress import Progress
 
 from diffusion_lab.commands.requests import EnsembleRequest, steps_of
@@ -35,7 +35,7 @@ def _numbered(value: Any) -> Any:
 
 Dates = Annotated[list[Date], Distinct, BeforeValidator(_listed), Written("dates")]
 Members = Annotated[
-    list[Annotated[int, Field(ge=0)]],
+    list[NonNegativeInt],
     Field(min_length=1),
     Distinct,
     BeforeValidator(_numbered),

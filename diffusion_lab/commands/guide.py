@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 
 from diffusion_lab.config.names import NAMES
 
@@ -97,9 +97,7 @@ def show_guide(console: Console) -> None:
 
 def names_table() -> Table:
     """Anemoi's classes beside ours, grouped by module."""
-    table = Table("Anemoi's class", "ours", box=SIMPLE_HEAD)
-    for column in table.columns:
-        column.no_wrap = True
+    table = Table(Column("Anemoi's class", no_wrap=True), Column("ours", no_wrap=True), box=SIMPLE_HEAD)
     for modules, pairs in groupby(NAMES.items(), lambda pair: [name.rpartition(".")[0] for name in pair]):
         table.add_row(*(f"{module}." for module in modules), style="dim")
         for pair in pairs:
@@ -109,8 +107,7 @@ def names_table() -> Table:
 
 def places_table() -> Table:
     """The guide's keys and what they are for."""
-    table = Table("key", "what it says", box=SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
+    table = Table(Column("key", no_wrap=True), "meaning", box=SIMPLE_HEAD)
     for group, keys in PLACES.items():
         table.add_row(group, style="dim")
         for key, what in keys.items():

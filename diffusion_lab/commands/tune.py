@@ -73,15 +73,8 @@ def run_tune(request: TuneRequest) -> None:
         f"{request.trials} trials of at most {request.max_calls} network calls on {len(seen)} dates, "
         f"{seen[0]} to {seen[-1]}, in {folder.resolve()}"
     )
-    result = search_sampler(
-        forecaster,
-        list(seen),
-        request.space,
-        request.trials,
-        max_calls=request.max_calls,
-        minutes=request.minutes,
-        **common,
-    )
+    limits = request.model_dump(include={"max_calls", "minutes"})
+    result = search_sampler(forecaster, list(seen), request.space, request.trials, **limits, **common)
     (folder / "predict_kwargs.yaml").write_text(
         f"# Of {len(result.trials)} trials with {request.checkpoint} the best within {request.max_calls} "
         f"network calls ({result.calls}):\n# score {result.score:.4f} on the dates searched. Use it as\n"
@@ -172,15 +165,9 @@ def _draw(result: SearchResult, comparisons: list[tuple[SamplingSettings, Compar
     plots.optimisation_history(history, result.trials)
     plots.pareto_front(front, result.trials, result.pareto_front)
     plots.parameter_importance(importance, result.importance)
-    tests = [test for _, test in comparisons]
-    plots.paired_differences(
-        paired,
-        list(result.pareto_front["calls"]),
-        [test.difference for test in tests],
-        [test.interval for test in tests],
-        tests[-1].reference.mean(),
-        calls,
-    )
+    tests, costs = [test for _, test in comparisons], list(result.pareto_front["calls"])
+    differences, intervals = [test.difference for test in tests], [test.interval for test in tests]
+    plots.paired_differences(paired, costs, differences, intervals, tests[-1].reference.mean(), calls)
     titles = ("trials", "dates searched", "parameters", "dates never searched")
     for ax, title in zip((history, front, importance, paired), titles, strict=True):
         ax.set_title(title, loc="left", fontsize="medium")

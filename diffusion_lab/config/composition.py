@@ -79,11 +79,11 @@ def hydra_overrides(
     """
     folders = [Path(folder).resolve() for folder in (config_dir, config_folder()) if folder]
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
-    searched = ",".join(f"file://{folder}" for folder in folders)
-    own = [f"hydra.searchpath=[{searched}]"] if config_dir else []
     value = re.compile(r"(?!hydra\.)(name|\w+(\.[\w-]+)+)=")
-    words = [_quoted(word, groups, sweep) for word in overrides]
-    return own + [f"++{word}" if value.match(word) else word for word in words]
+    quoted = [_quoted(word, groups, sweep) for word in overrides]
+    words = [f"++{word}" if value.match(word) else word for word in quoted]
+    searched = ",".join(f"file://{folder}" for folder in folders)
+    return [f"hydra.searchpath=[{searched}]", *words] if config_dir else words
 
 
 def _quoted(word: str, groups: Container[str], sweep: bool) -> str:

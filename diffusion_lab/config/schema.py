@@ -202,12 +202,10 @@ class Rollout(Group):
 
 
 def _one_dataset(losses: dict[str, Any]) -> dict[str, Any]:
-    if len(losses) == 1:
-        return losses
-    drop = (
-        f"; drop one of them, as in ~training.training_loss.datasets.{next(iter(losses))}" if losses else ""
-    )
-    raise fault("", list(losses), f"must be one dataset, under any name{drop}")
+    if len(losses) != 1:
+        drop = f"~training.training_loss.datasets.{next(iter(losses), 'NAME')}"
+        raise fault("", list(losses), f"must be one dataset, under any name; drop others as in {drop}")
+    return losses
 
 
 class TrainingLoss(Group):

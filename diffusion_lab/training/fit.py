@@ -91,9 +91,7 @@ def quiet_lightning() -> Iterator[None]:
 class WholeCheckpoints(TorchCheckpointIO):
     """Replaces a checkpoint atomically; Lightning itself copies if /tmp is on another file system."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the path, then rename."""
         partial = f"{path}.partial"
         super().save_checkpoint(checkpoint, partial, storage_options)
@@ -151,8 +149,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[Callback] = 
     except MisconfigurationException as error:
         raise ConfigError(
             f"system.accelerator = {system.accelerator} with system.devices = {system.devices}: "
-            f"{' '.join(str(error).split())} Take system.accelerator=auto, which finds what the machine has, "
-            "or fewer system.devices"
+            f"{' '.join(str(error).split())} Take system.accelerator=auto, or fewer system.devices"
         ) from None
 
 
