@@ -88,11 +88,8 @@ def _setting(word: str) -> DictConfig:
 
 def help_of(request: type[Request]) -> str:
     """A command's help: the docstring of its request, then each field with its type, default and meaning."""
-    fields = sorted(  # a command's own first
-        request.model_fields.items(),
-        key=lambda item: item[0] in Request.model_fields or item[0] not in request.__annotations__,
-    )
-    keys = list(_keys(dict(fields)))
+    fields, own = request.model_fields, request.__annotations__.keys() - Request.model_fields.keys()
+    keys = list(_keys({key: fields[key] for key in sorted(fields, key=lambda key: key not in own)}))
     width = max(len(key) for key, _ in keys) + 2
     lines = [
         textwrap.fill(text, 110, initial_indent=f"  {key:<{width}}", subsequent_indent=" " * (width + 2))

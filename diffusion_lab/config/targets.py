@@ -35,7 +35,7 @@ def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     """
     found: dict[str, inspect.Parameter] = {}
     makers, is_class = [target], inspect.isclass(target)
-    if is_class:
+    if inspect.isclass(target):
         makers = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if "__init__" in vars(cls)]
     for maker in makers:
         own = list(inspect.signature(maker).parameters.values())[is_class:]
