@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from diffusion_lab import __version__
 from diffusion_lab.commands.console import console
@@ -71,7 +72,7 @@ In a checkout the tutorials are opened in notebooks/. Otherwise they are copied 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors of use are one message and exit status 2."""
     arguments = build_parser().parse_args(argv)
-    # Schedulers and `kill` send SIGTERM, which is to end a command as Ctrl-C does.
+    # Schedulers and `kill` send SIGTERM; it ends a command as Ctrl-C does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments.run(arguments)
@@ -90,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; a command's own module is imported only when it runs."""
-    parser_class = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The parser of all commands; what they need is imported when they run."""
+    parser_class: Any = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = parser_class("diffusion-lab", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
@@ -128,9 +129,7 @@ def _add_lab_parser(commands: argparse._SubParsersAction) -> None:
     what = lab.add_mutually_exclusive_group()
     what.add_argument("--tuner", action="store_true", help="serve the sampler tuner alone, through Voilà")
     what.add_argument("--notebooks", metavar="FOLDER", help="open your own notebooks, not the tutorials")
-    lab.add_argument(
-        "--port", type=int, help="port to listen on (default: 8888, the tuner 8866, or a free one)"
-    )
+    lab.add_argument("--port", type=int, help="port to listen on (default: 8888, tuner 8866, or a free one)")
     lab.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
     lab.add_argument("options", nargs="*", metavar="-- OPTION", help="options of JupyterLab or of Voilà")
     lab.set_defaults(run=_lab)

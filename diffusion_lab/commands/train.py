@@ -130,10 +130,9 @@ def sweep(overrides: Sequence[str], config_name: str = "config", config_dir: str
     """
     # The progress bars of parallel runs would overwrite each other; they can be turned on explicitly.
     words = hydra_overrides(["diagnostics.progress_bar=false", *overrides], config_dir, sweep=True)
+    asked = [word for word in words if not word.startswith("hydra.searchpath=")]
     try:
-        parsed = OverridesParser.create().parse_overrides(
-            [word for word in words if not word.startswith("hydra.searchpath=")]
-        )
+        parsed = OverridesParser.create().parse_overrides(asked)
     except HydraException as error:
         raise ConfigError(str(error)) from None
     fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]

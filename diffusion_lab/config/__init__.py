@@ -1,4 +1,4 @@
-"""Hydra configs: composed, checked before anything is built, and turned into objects.
+"""Hydra configs: composed, checked, and then built.
 
 A config names classes and their arguments; no class ever sees it. Only this package and `training` know both.
 """

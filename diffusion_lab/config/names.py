@@ -1,4 +1,4 @@
-"""Names of classes in a config: import paths of your own, ours, or Anemoi's for ours of the same role."""
+"""Class names in a config: import paths, or Anemoi's names for our classes of the same role."""
 
 from __future__ import annotations
 
