@@ -60,8 +60,8 @@ def run_create(arguments: argparse.Namespace) -> None:
         from diffusion_lab.making.speedy.simulation import create_speedy_store
         from diffusion_lab.stores.dates import parse_date
 
-        given: dict[str, Any] = {"start": arguments.start, "end": arguments.end}
-        dates = {name: parse_date(date) for name, date in given.items() if date is not None}
+        given = {"start": arguments.start, "end": arguments.end}
+        dates: dict[str, Any] = {name: parse_date(date) for name, date in given.items() if date is not None}
         store = create_speedy_store(arguments.store, **dates)
     else:
         from diffusion_lab.making.create import create_from_recipe

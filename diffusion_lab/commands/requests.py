@@ -34,8 +34,8 @@ Device = Annotated[str, AfterValidator(_existing), Written("cpu, cuda, cuda:1, �
 class PredictKwargs(Group):
     """Overrides of the checkpoint's sampling defaults; their keys are checked by `SamplingSettings`."""
 
-    noise_scheduler_params: dict[str, Any] = Field({}, description="num_steps, sigma_max, schedule_type, …")
-    sampler_params: dict[str, Any] = Field({}, description="sampler, S_churn, noise_correlation, …")
+    noise_scheduler_params: dict[str, Any] = Field(default={}, description="num_steps, sigma_max, rho, …")
+    sampler_params: dict[str, Any] = Field(default={}, description="sampler, S_churn, noise_correlation, …")
 
 
 class Request(Group):

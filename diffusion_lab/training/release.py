@@ -68,6 +68,7 @@ def _describe(run: Run, training: dict[str, Any]) -> Release:
     names = variables.prognostic + variables.forcing + variables.diagnostic
     normalizer = Normalizer.of(store, names)
     diffusion = config.model.model.diffusion
+    defaults = diffusion.inference_defaults
     return Release(
         model=type(model).__name__,
         arguments=getattr(model, "arguments", {}),
@@ -77,7 +78,10 @@ def _describe(run: Run, training: dict[str, Any]) -> Release:
         field_shape=list(store.field_shape),
         step=lead_name(config.data.timestep),
         noise_max_wavenumber=diffusion.noise_max_wavenumber,
-        inference_defaults=diffusion.inference_defaults.model_dump(),
+        inference_defaults={
+            "noise_scheduler": defaults.noise_scheduler,
+            "diffusion_sampler": defaults.diffusion_sampler,
+        },
         store=config.dataloader.dataset,
         training=training,
     )
