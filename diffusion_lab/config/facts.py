@@ -100,8 +100,5 @@ def _ruled_out(config: Config) -> Faults:
             reason = f"a diffusion model is trained one step at a time; write training.rollout.{key}: 1"
             yield f"training.rollout.{key}", value, reason
     if config.model.bounding:
-        reason = (
-            "the network denoises normalised targets, which have no bounds: clipping would distort every "
-            "step of the sampler; write model.bounding: [] and bound the forecast afterwards"
-        )
+        reason = "normalised targets have no bounds; write model.bounding: [] and bound the forecast instead"
         yield "model.bounding", config.model.bounding, reason

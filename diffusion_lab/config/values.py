@@ -32,10 +32,7 @@ class Written:
 def _name(name: Any) -> str:
     text = str(name) if isinstance(name, str | int) and not isinstance(name, bool) else ""
     if not text or text != text.strip() or re.search(r"[/\\\x00-\x1f\x7f]|\$\{|^\.", text):
-        raise ValueError(
-            "is not a name for a run, which is kept in runs/NAME; write letters, digits and signs, but not "
-            "/ or \\ or ${, and no dot in front"
-        )
+        raise ValueError("is not a name for a run and its folder; leave out /, \\, ${ and a dot in front")
     if len(text.encode()) > 200:
         raise ValueError("is too long for the name of a file; take at most 200 bytes")
     return text
