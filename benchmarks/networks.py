@@ -140,9 +140,9 @@ def _lines(path: str) -> list[str]:
 
 def load_loops() -> None:
     """Import Numba and its engine (44 MB), which else the first network call would do."""
-    from diffusion_lab.acceleration import kernels
+    from diffusion_lab.acceleration.kernels import loops, rows
 
-    kernels.run(kernels.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
+    loops.run(rows.gelu, 1, torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 1))
 
 
 def our_network(processor: str, plain: bool) -> tuple[nn.Module, Callable, Callable]:

@@ -1,6 +1,6 @@
-"""What makes a network fast on a machine. It gives the answers of `models` and can be left out of a reading.
+"""Faster forms of the blocks in `models`: `accelerate` for CPUs, `compile_blocks` for GPUs.
 
-`accelerate` is for CPUs, `compile_blocks` for GPUs. Nothing in `models` knows of either.
+Nothing in `models` depends on them, and a first reading can leave them out.
 """
 
 from diffusion_lab.acceleration.compilation import compile_blocks

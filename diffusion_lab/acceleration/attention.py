@@ -1,7 +1,7 @@
-"""Attention by loops that keep little: on a CPU the plain forms spend most of their time on memory traffic.
+"""Attention by loops that store little: on a CPU the plain forms spend most of their time on memory traffic.
 
-Over neighbours, one loop over the edges of each target replaces four fifths of that traffic. In full
-attention the weights of two queries at a time are made, used and forgotten in the nearest cache.
+Over neighbours, one loop over the edges of each target saves four fifths of that traffic. Full attention
+computes and uses the weights of two queries at a time within the first-level cache.
 """
 
 from typing import Any
@@ -10,31 +10,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffusion_lab.acceleration import kernels
+from diffusion_lab.acceleration.kernels import attention as kernels
+from diffusion_lab.acceleration.kernels import loops
 from diffusion_lab.models.attention import Neighbours
 
 
 def neighbour_attention(
     query: Tensor, key: Tensor, value: Tensor, edge: Tensor, nb: Neighbours, heads: int
 ) -> Tensor:
-    """As `models.attention.neighbour_attention`, with heads and channels in one dimension.
-
-    Args:
-        query: (sample, target node, head·channel).
-        key: (sample, source node, head·channel).
-        value: as key.
-        edge: (edge, head·channel), in the order of `nb`.
-        nb: the neighbours.
-        heads: number of heads.
-
-    Returns:
-        The shape of query.
-    """
+    """As `models.attention.neighbour_attention`, with heads and channels in one dimension of each tensor."""
     return _Neighbours.apply(query, key, value, edge, nb.first, nb.source, nb.targets, heads)
 
 
 class _Neighbours(torch.autograd.Function):
-    """Keeps the weights, which are of the size of the edges."""
+    """Saves the weights for the backward pass: they are no larger than the edges."""
 
     @staticmethod
     def forward(
@@ -50,7 +39,7 @@ class _Neighbours(torch.autograd.Function):
     ) -> Tensor:
         out, weights = torch.empty_like(query), query.new_empty(len(query), len(edge), heads)
         arguments = (query, key, value, edge, first, source, targets, out, weights)
-        kernels.run(kernels.neighbour_attention, query.shape[:2].numel(), *arguments)
+        loops.run(kernels.neighbour_attention, query.shape[:2].numel(), *arguments)
         ctx.save_for_backward(*arguments)
         return out
 
@@ -60,7 +49,7 @@ class _Neighbours(torch.autograd.Function):
         saved = ctx.saved_tensors
         grads = [torch.zeros_like(x) for x in saved[:4]]
         heads = saved[-1].shape[2]
-        kernels.run(kernels.neighbour_attention_backward, heads, *saved, grad.contiguous(), *grads)
+        loops.run(kernels.neighbour_attention_backward, heads, *saved, grad.contiguous(), *grads)
         return *grads, None, None, None, None
 
 
@@ -70,13 +59,13 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class _Full(torch.autograd.Function):
-    """Keeps one number for each query and head, from which the weights are made again."""
+    """Saves one number for each query and head, from which the backward pass recomputes the weights."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         samples, nodes, heads, _ = query.shape
         out, total = torch.empty_like(query), query.new_empty(samples, heads, nodes)
-        kernels.run(kernels.full_attention, samples * heads, query, key, value, out, total)
+        loops.run(kernels.full_attention, samples * heads, query, key, value, out, total)
         ctx.save_for_backward(query, key, value, out, total)
         return out
 
@@ -86,5 +75,5 @@ class _Full(torch.autograd.Function):
         saved = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in saved[:3]]
         pairs = grad.shape[0] * grad.shape[2]
-        kernels.run(kernels.full_attention_backward, pairs, *saved, grad.contiguous(), *grads)
+        loops.run(kernels.full_attention_backward, pairs, *saved, grad.contiguous(), *grads)
         return tuple(grads)

@@ -1,4 +1,4 @@
-"""torch.compile as an option: block by block, and left out where it does not work."""
+"""torch.compile block by block, where it works."""
 
 import warnings
 
@@ -9,18 +9,18 @@ from diffusion_lab.models.encoder_processor_decoder import DiffusionModelEncProc
 
 
 def compile_blocks(model: DiffusionModelEncProcDec, backend: str = "inductor") -> bool:
-    """Let torch.compile fuse what stands between the matrix products of each block, from its next call on.
+    """Compile each block with torch.compile, which fuses the operations between its matrix products.
 
-    Blocks of a kind share one compilation: tens of seconds in all, where the whole network takes minutes. The
-    first call of another batch size compiles once more, for any batch size then. Weights, their names and
-    `state_dict` stay as they are. On a CPU, `accelerate` is the faster way.
+    Blocks of one kind share a compilation, which takes tens of seconds in all; the whole network would take
+    minutes. The first call with another batch size compiles once more, then for any batch size. Parameters
+    and `state_dict` do not change. On a CPU, `accelerate` is faster.
 
     Args:
         model: the network, on the device it is to run on; changed in place.
-        backend: of torch.compile.
+        backend: for torch.compile.
 
     Returns:
-        Whether the blocks are compiled; if not, a warning says why, and the model runs as it did.
+        Whether the blocks are compiled; if not, a warning says why and the model runs as before.
     """
     try:
         probe = torch.compile(_probe, backend=backend)

@@ -1,11 +1,11 @@
-"""Layer norm → linear → GELU → linear, added to its input, in pieces that fit the cache.
+"""Layer norm → linear → GELU → linear with a residual connection, in pieces that fit the cache.
 
-The hidden layer is several times as wide as the nodes: written out whole, its memory traffic and page faults
-cost more than its matrix products. Torch's tanh costs as much again; the same function is
+The hidden layer is several times as wide as the input: stored whole, its memory traffic and page faults
+cost more than its matrix products, and torch's tanh as much again. The same function is
 
     gelu(h) = h/2 (1 + tanh(p/2)) = h σ(p),  p = h (a + b h²),  a = √(8/π),  b = 0.044715 a
 
-(Hendrycks & Gimpel 2016, Sec. 2), and σ takes a third of the time.
+(Hendrycks & Gimpel 2016, Sec. 2), where σ takes a third of the time.
 """
 
 from itertools import product
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from diffusion_lab.acceleration import kernels
+from diffusion_lab.acceleration.kernels import loops
+from diffusion_lab.acceleration.kernels import rows as kernels
 from diffusion_lab.acceleration.norms import layer_norm, layer_norm_backward
 from diffusion_lab.acceleration.products import multiply, outer
 
-ROWS = 256  # of the hidden layer at a time: half a megabyte at 128 channels, the size of a core's own cache
+ROWS = 256  # of the hidden layer at a time: half a megabyte at 128 channels, the second-level cache of a core
 
 
 def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, contract: nn.Linear) -> Tensor:
@@ -30,10 +31,10 @@ def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, cont
         gain: (sample, channel).
         shift: as gain.
         expand: to the hidden layer.
-        contract: and back.
+        contract: from the hidden layer.
 
     Raises:
-        RuntimeError: gain is for another number of samples than x.
+        RuntimeError: gain and x differ in the number of samples.
     """
     if len(gain) != len(x):
         raise RuntimeError(f"conditions of {len(gain)} samples for {len(x)} samples")
@@ -42,7 +43,7 @@ def feed_forward(x: Tensor, gain: Tensor, shift: Tensor, expand: nn.Linear, cont
 
 
 class _FeedForward(torch.autograd.Function):
-    """Keeps only the hidden layer before its activation for the backward pass."""
+    """Saves only the hidden layer before its activation for the backward pass."""
 
     @staticmethod
     def forward(
@@ -61,7 +62,7 @@ class _FeedForward(torch.autograd.Function):
             normed, _ = layer_norm(x[sample, some], gain[sample], shift[sample])
             hidden = multiply(normed[0], weight.T)
             active = torch.empty_like(hidden)
-            kernels.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
+            loops.run(kernels.gelu, len(hidden), hidden, bias, active, least=kernels.LEAST)
             change = multiply(active, weight_out.T, bias_out)
             torch.add(x[sample, some][0], change, out=out[sample, some][0])
             if training:
@@ -83,7 +84,7 @@ class _FeedForward(torch.autograd.Function):
             grad_active = multiply(g[0], weight_out)
             active, grad_hidden = torch.empty_like(hidden), torch.empty_like(hidden)
             arguments = (hidden, bias, grad_active, active, grad_hidden)
-            kernels.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
+            loops.run(kernels.gelu_backward, len(hidden), *arguments, least=kernels.LEAST)
             normed, statistics = layer_norm(x[sample, some], gain[sample], shift[sample])
             grad_weight_out += outer(g[0], active)
             grad_weight_transposed += outer(normed[0], grad_hidden)

@@ -1,4 +1,4 @@
-"""Layer norms in one pass over each row: of nodes, and of the channels of a head."""
+"""Layer norms in one pass over each row: over the channels of a node, or of each head."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffusion_lab.acceleration import kernels
+from diffusion_lab.acceleration.kernels import loops
+from diffusion_lab.acceleration.kernels import rows as kernels
 
 
 def layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,11 +19,11 @@ def layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         shift: as gain.
 
     Returns:
-        The result, and of each node the mean and one over the standard deviation, (sample, node, 2).
+        The result, and the mean and inverse standard deviation of each node, (sample, node, 2).
     """
     out, statistics = torch.empty_like(x), x.new_empty(*x.shape[:2], 2)
     arguments = (x, gain, shift, out, statistics)
-    kernels.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
+    loops.run(kernels.layer_norm, x.shape[:2].numel(), *arguments, least=kernels.LEAST)
     return out, statistics
 
 
@@ -32,7 +33,7 @@ def layer_norm_backward(x: Tensor, gain: Tensor, statistics: Tensor, grad: Tenso
     grad_x, sums = torch.empty_like(x), x.new_empty(2, len(x), blocks, x.shape[2])
     arguments = (x, gain, statistics, grad, grad_x, *sums)
     least = kernels.LEAST // kernels.ROWS
-    kernels.run(kernels.layer_norm_backward, len(x) * blocks, *arguments, least=least)
+    loops.run(kernels.layer_norm_backward, len(x) * blocks, *arguments, least=least)
     return grad_x, *sums.sum(2)
 
 
@@ -41,8 +42,8 @@ def split_heads(x: Tensor, gains: tuple[Tensor, ...], heads: tuple[int, int]) ->
 
     Args:
         x: (sample, node, part·head·channel).
-        gains: (channel,) of each part that is normed; the parts after them stay as they are.
-        heads: number of heads, channels of each.
+        gains: (channel,) for each part that is normalised; the remaining parts are only split off.
+        heads: number of heads, and channels of each.
 
     Returns:
         The parts, each contiguous, (sample, node, head·channel).
@@ -59,7 +60,7 @@ class _SplitHeads(torch.autograd.Function):
         statistics = x.new_empty(len(gains), len(rows), heads[0], 2)
         for i, part in enumerate(parts):
             arguments = (rows, i * width, gains[i], part, statistics[i])
-            kernels.run(kernels.head_norm, len(rows), *arguments, least=kernels.LEAST)
+            loops.run(kernels.head_norm, len(rows), *arguments, least=kernels.LEAST)
         parts += [part.contiguous() for part in rows.split(width, dim=1)[len(gains) :]]
         ctx.save_for_backward(rows, statistics, *gains)
         ctx.heads = heads
@@ -79,6 +80,6 @@ class _SplitHeads(torch.autograd.Function):
                 continue
             arguments = (rows, i * width, gains[i], statistics[i], grad, grad_rows, grad_gains[i])
             least = kernels.LEAST // kernels.ROWS
-            kernels.run(kernels.head_norm_backward, blocks, *arguments, least=least)
+            loops.run(kernels.head_norm_backward, blocks, *arguments, least=least)
         of_gains = grad_gains.view(len(gains), blocks, *ctx.heads).sum((1, 2))
         return grad_rows.view(*grads[0].shape[:2], -1), None, *of_gains

@@ -1,8 +1,8 @@
-"""Matrix products on a CPU, by the faster of the two libraries that come with torch.
+"""Matrix products on a CPU, with the faster of the two libraries that come with torch.
 
-Torch multiplies single-precision matrices with MKL. On AMD's processors with AVX-512 MKL uses half the width
-of the registers; oneDNN takes half the time there and rounds alike. Torch offers it in single precision only
-as the operation that torch.compile writes for CPUs; where that is missing, torch's own product serves.
+Torch multiplies single-precision matrices with MKL, which uses half the register width on AMD processors with
+AVX-512; there oneDNN takes half the time and rounds alike. Torch exposes it in single precision only as an
+operation for torch.compile; where that is missing, torch's own product is used.
 """
 
 import platform
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def _is_amd() -> bool:
-    """Whether the processor is AMD's: Linux says so in a file, Windows in the processor's name."""
+    """Whether the processor is AMD's, from /proc/cpuinfo on Linux and its name elsewhere."""
     facts = Path("/proc/cpuinfo")
     return "AuthenticAMD" in (facts.read_text() if facts.exists() else platform.processor())
 
@@ -26,13 +26,7 @@ _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _serves and _i
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The linear map x Wᵀ + bias in float32 on the CPU.
-
-    Args:
-        x: (…, input channel).
-        weight: (output channel, input channel).
-        bias: (output channel,).
-    """
+    """The linear map x Wᵀ + bias in float32 on the CPU, as `torch.nn.functional.linear`."""
     if _onednn is None:
         return functional.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else multiply(x, weight.T, bias)
@@ -48,7 +42,7 @@ def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """The matrix Σ a bᵀ over rows of a (row, i) and b (row, j), (i, j); as `multiply`.
 
-    OneDNN copies a transposed first factor, so the narrower one goes first.
+    oneDNN copies a transposed first factor, so the narrower one comes first.
     """
     return multiply(a.T, b) if a.shape[1] <= b.shape[1] else multiply(b.T, a).T
 

@@ -1,4 +1,4 @@
-"""`accelerate`: faster equals of known blocks, put in place of their `forward` and taken back again."""
+"""`accelerate`: replaces the `forward` of known blocks by a faster one with the same results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from diffusion_lab.models.blocks import MLP, GraphTransformerBlock, TransformerBlock
 from diffusion_lab.models.normalization import ConditionalLayerNorm, QKNorm
 
-# The parts of each known module that its faster form uses in place of calling them. A block calls its MLP.
+# The parts of each known module that its faster form reads instead of calling them. A block calls its MLP.
 PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
     ConditionalLayerNorm: {"scale": nn.Linear, "bias": nn.Linear},
     QKNorm: {"query": nn.LayerNorm, "key": nn.LayerNorm},
@@ -42,33 +42,32 @@ class Acceleration:
     """What `accelerate` did.
 
     Attributes:
-        replaced: the blocks that now have a faster forward, by their names in the model.
+        replaced: the blocks with a faster forward, by their names in the model.
     """
 
     replaced: dict[str, nn.Module]
 
     def undo(self) -> None:
-        """Give each block its own forward back."""
+        """Restore the forward of each block."""
         for block in self.replaced.values():
             block.__dict__.pop("forward", None)
 
 
 def accelerate(model: nn.Module) -> Acceleration:
-    """Give the known blocks of a network a faster forward, equal to 1e-5, in place.
+    """Give the known blocks of a network a faster forward in place; results agree to 1e-5.
 
-    A block is replaced only if its type and its parts are exactly ours and carry no hook; the check is made
-    again at each call, so a hook or a module of your own that comes later is heeded, too. The plain forward
-    also serves whatever is not float32 on the CPU, autocast and torch.compile. Parameters, their names and
-    `state_dict` stay as they are. The faster forms have no second derivatives and no `torch.func`; `undo`
-    them for these.
+    A block is replaced only if its type and its parts are exactly ours and have no hooks. Each call checks
+    again, so later hooks and modules of your own take effect. The plain forward also handles everything other
+    than float32 on the CPU, autocast and torch.compile. Parameters and `state_dict` do not change. The faster
+    forms support neither second derivatives nor `torch.func`; call `undo` for these.
 
     Args:
         model: the network.
 
     Returns:
-        What was replaced; nothing where all blocks are fast already.
+        What was replaced; empty if all blocks are already fast.
     """
-    # Here, since it imports Numba, which a plain network does without.
+    # Imported here, since it needs Numba, which a plain network does not.
     from diffusion_lab.acceleration import blocks
 
     faster: dict[type[nn.Module], Callable[..., Tensor]] = {
@@ -95,7 +94,7 @@ def _forward(kind: type[nn.Module], fast: Callable[..., Tensor]) -> Callable[...
 
 
 def serves(x: Tensor) -> bool:
-    """Whether our loops can compute with x: in float32 on the CPU, and nobody traces what is done."""
+    """Whether our loops handle x: float32 on the CPU, without autocast or tracing."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -105,7 +104,7 @@ def serves(x: Tensor) -> bool:
 
 
 def are_ours(module: nn.Module) -> bool:
-    """Whether a known module's parts are exactly ours, and nobody listens to them."""
+    """Whether a known module's parts are exactly ours and have no hooks."""
     parts = ((getattr(module, name), kind) for name, kind in PARTS[type(module)].items())
     return not _has_any_global_hook() and all(
         _is_plain(part, kind) for part, kind in parts if part is not None
@@ -113,7 +112,7 @@ def are_ours(module: nn.Module) -> bool:
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether the module is exactly of this kind down to its parts, as `models` builds them."""
+    """Whether a module and its parts are exactly as `models` builds them."""
     if type(module) is not kind or _is_watched(module):
         return False
     if kind is nn.Linear:
@@ -136,8 +135,8 @@ def _is_watched(module: nn.Module) -> bool:
 def keep_freed_memory() -> None:
     """Have glibc keep up to 64 MB of freed memory instead of returning it to the system.
 
-    The page faults of an array that was returned cost more than the arithmetic on it: a sixth of a network
-    call. How much is kept follows the largest array freed so far, up to 32 MB (mallopt(3), "dynamic mmap
-    threshold"): here one of 31 MB, of which no page is touched. Other allocators take no notice.
+    Page faults on memory that was returned take a sixth of a network call. The amount kept depends on the
+    largest array freed so far, up to 32 MB (mallopt(3), "dynamic mmap threshold"): here 31 MB, of which no
+    page is touched. Other allocators are not affected.
     """
     torch.empty(31 * 2**18, device="cpu")

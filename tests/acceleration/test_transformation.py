@@ -35,11 +35,11 @@ def inputs(model, batch=2, seed=0):
 @pytest.fixture
 def ran(monkeypatch):
     """How often each of our loops was called."""
-    from diffusion_lab.acceleration import kernels
+    from diffusion_lab.acceleration.kernels import loops
 
-    calls, run = [], kernels.run
+    calls, run = [], loops.run
     monkeypatch.setattr(
-        kernels, "run", lambda kernel, *args, **more: calls.append(kernel) or run(kernel, *args, **more)
+        loops, "run", lambda kernel, *args, **more: calls.append(kernel) or run(kernel, *args, **more)
     )
     return calls
 
