@@ -1,4 +1,9 @@
-"""Pictures: one function each, which takes an Axes and data; `forecast_panel` composes a Figure.
+"""Plots: one function each, which draws data on an Axes; `forecast_panel` composes a Figure.
+
+The arguments that most of them share are described here and not again:
+
+    ax        where to draw
+    scores    scores of a forecast by variable and lead time, from `verification.score`
 
 Functions are imported on first use: Matplotlib takes a second to import. None touches pyplot's state.
 """

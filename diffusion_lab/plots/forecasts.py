@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from diffusion_lab.graphs.sphere import to_unit_vectors
 from diffusion_lab.plots.maps import field_map
 from diffusion_lab.plots.style import (
     BLACK,
@@ -28,10 +29,9 @@ def plume(ax: Axes, forecast: xr.DataArray, truth: xr.DataArray | None = None) -
     """Draw the members, their mean and the truth at one place against lead time.
 
     Args:
-        ax: where to draw.
         forecast: one variable, of dimensions `ensemble` and `lead_time` (or `time`, with the coordinate
             `lead_time`); select a cell with `.isel(cell=nearest_cell(...))`, or average over cells.
-        truth: (lead_time,) or (time,), as far as it is known.
+        truth: (lead_time,) or (time,), which may end earlier.
 
     Raises:
         ValueError: if the forecast has other dimensions.
@@ -58,13 +58,9 @@ def plume(ax: Axes, forecast: xr.DataArray, truth: xr.DataArray | None = None) -
 
 
 def nearest_cell(forecast: xr.Dataset | xr.DataArray, latitude: float, longitude: float) -> int:
-    """Number of the cell nearest to a place given in degrees north and east."""
-    north, east = np.deg2rad(forecast["latitude"].values), np.deg2rad(forecast["longitude"].values)
-    place_north, place_east = np.deg2rad([latitude, longitude])
-    cosine = np.sin(north) * np.sin(place_north) + np.cos(north) * np.cos(place_north) * np.cos(
-        east - place_east
-    )
-    return int(cosine.argmax())
+    """Index of the cell nearest to a place given in degrees north and east."""
+    cells = to_unit_vectors(forecast["latitude"].values, forecast["longitude"].values)
+    return int((cells @ to_unit_vectors(latitude, longitude)).argmax())
 
 
 def forecast_panel(
@@ -77,17 +73,17 @@ def forecast_panel(
     member: int = 0,
     land: ArrayLike | None = None,
 ) -> Figure:
-    """Six maps of one variable at one lead time: truth, mean and its error; two members and the spread.
+    """Map one variable at one lead time: truth, ensemble mean and its error; two members and the spread.
 
-    Truth, mean and members share one colour scale; the error's is symmetric.
+    Truth, mean and members share a colour scale; that of the error is symmetric.
 
     Args:
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell), of two members or more.
-        truth: laid out like it, without `ensemble`.
-        variable: name of the variable.
+        truth: the same dimensions without `ensemble`.
+        variable: its name.
         lead_time: such as `np.timedelta64(5, "D")`.
-        start: number of the start.
-        member: number of the first member to show; the next is shown beside it.
+        start: index of the start.
+        member: index of the first member shown, beside the next.
         land: (cell,) land fraction for coastlines.
 
     Raises:
@@ -112,24 +108,14 @@ def forecast_panel(
         ("spread", spread, SPREAD, (0.0, float(np.nanmax(spread)))),
     ]
     artists = []
+    grid = (forecast["latitude"], forecast["longitude"], forecast.attrs.get("field_shape"))
     for ax, (title, field, cmap, colours) in zip(axes.flat, pictures, strict=True):
-        artists.append(
-            field_map(
-                ax,
-                field,
-                forecast["latitude"],
-                forecast["longitude"],
-                forecast.attrs.get("field_shape"),
-                land=land,
-                cmap=cmap,
-                limits=colours,
-            )
-        )
+        artists.append(field_map(ax, field, *grid, land=land, cmap=cmap, limits=colours))
         ax.set_title(title, fontsize="medium")
     units = label(variable, fields.attrs.get("units", "1"))
     figure.colorbar(artists[0], ax=axes[:, 1], aspect=40, label=units)
-    figure.colorbar(artists[2], ax=axes[0, 2], label=units)
-    figure.colorbar(artists[5], ax=axes[1, 2], label=units)
+    for row, artist in enumerate(artists[2::3]):
+        figure.colorbar(artist, ax=axes[row, 2], label=units)
     reference = np.datetime_as_string(fields["forecast_reference_time"].values, unit="h")
     figure.suptitle(
         f"{fields.attrs.get('long_name', variable)}, {format_lead_time(lead_time)} after {reference} UTC"

@@ -28,16 +28,15 @@ def graph_on_globe(
     latitude: float = 35.0,
     longitude: float = 10.0,
 ) -> None:
-    """Draw the nodes of a graph and one set of its edges as a globe seen from far away.
+    """Draw the nodes of a graph and one set of its edges on a globe in orthographic projection.
 
-    Edges are arcs of great circles. Among nodes of one kind, each doubling of the length, counted from the
-    shortest, is a scale with its own colour and width: the refinement levels of a multi-scale mesh.
+    Edges are great-circle arcs. Those between nodes of one type are coloured by scale, one for each doubling
+    of the shortest length: the refinement levels of a multi-scale mesh.
 
     Args:
-        ax: where to draw.
         graph: with positions `x` in radians, see `graphs.multi_scale`.
         edge_type: which edges.
-        latitude: degrees north of the point in the middle of the picture.
+        latitude: degrees north of the centre of the plot.
         longitude: degrees east of it.
 
     Raises:
@@ -54,23 +53,20 @@ def graph_on_globe(
 
     source, target = graph[edge_type].edge_index.numpy()
     ends = nodes[edge_type[0]][source], nodes[edge_type[2]][target]
-    scale = (
-        _scales(great_circle_distance(*ends)) if edge_type[0] == edge_type[2] else np.zeros(len(source), int)
-    )
+    scale = np.zeros(len(source), np.int64)
+    if edge_type[0] == edge_type[2]:
+        length = great_circle_distance(*ends)
+        scale = np.round(np.log2(length / length.min())).astype(np.int64)
     arcs = _great_circles(*ends)
     seen = (arcs[..., 2] > 0).all(axis=1)
     for number in range(scale.max() + 1):
-        chosen = seen & (scale == number)
+        chosen = list(arcs[seen & (scale == number), :, :2])
         colour, width = _SCALES[min(number, 2)], 0.5 + 0.6 * min(number, 2)
-        ax.add_collection(
-            LineCollection(list(arcs[chosen, :, :2]), colors=colour, linewidths=width, zorder=2 + number)
-        )
+        ax.add_collection(LineCollection(chosen, colors=colour, linewidths=width, zorder=2 + number))
 
     for name, colour, size in (("data", ORANGE, 3), ("hidden", "0.1", 9)):
         front = nodes[name][nodes[name][:, 2] > 0]
-        ax.scatter(
-            front[:, 0], front[:, 1], s=size, color=colour, linewidths=0, zorder=9, label=f"{name} nodes"
-        )
+        ax.scatter(*front[:, :2].T, s=size, color=colour, linewidths=0, zorder=9, label=f"{name} nodes")
     reach = 1.03 * max(np.abs(node[node[:, 2] > 0, :2]).max() for node in nodes.values())
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     ax.set_axis_off()
@@ -78,20 +74,9 @@ def graph_on_globe(
 
 
 def _view(latitude: float, longitude: float) -> NDArray[np.float64]:
-    """Rotation that brings a place to the middle: x to the right, y up, z towards the viewer."""
-    north, east = np.deg2rad([latitude, longitude])
-    return np.array(
-        [
-            [-np.sin(east), np.cos(east), 0.0],
-            [-np.sin(north) * np.cos(east), -np.sin(north) * np.sin(east), np.cos(north)],
-            [np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)],
-        ]
-    )
-
-
-def _scales(length: NDArray[np.float64]) -> NDArray[np.int64]:
-    """0 for the shortest edges, one more for each doubling of the length."""
-    return np.round(np.log2(length / length.min())).astype(np.int64)
+    """Rotation of a place to the centre: x to the right, y up, z towards the viewer."""
+    # To the east and north of the place, and up from it.
+    return to_unit_vectors([0, latitude + 90, latitude], [longitude + 90, longitude, longitude])
 
 
 def _great_circles(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Fields on the map, in the plate carrée projection."""
+"""Maps of fields, in the plate carrée projection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from diffusion_lab.plots.style import FIELD, degree_axes
 Float64 = NDArray[np.float64]
 
 _COAST: dict[str, Any] = {"levels": [0.5], "colors": "0.15", "linewidths": 0.7}
-_WIDE_GAP = 30.0  # degrees without a node that tell a limited area from the whole earth
-_MARGIN = 20.0  # degrees of longitude by which unstructured nodes are continued round the earth
+_WIDE_GAP = 30.0  # degrees of longitude without nodes: above, they cover a limited area
+_MARGIN = 20.0  # degrees of longitude by which unstructured nodes are repeated beyond 180°
 
 
 def field_map(
@@ -34,24 +34,23 @@ def field_map(
 ) -> ScalarMappable:
     """Draw a field in colours, with coastlines where the land fraction crosses one half.
 
-    A grid of rows of equal latitude is drawn cell by cell, any other set of nodes as shaded triangles. The
-    map is cut at 180° if the nodes run round the earth, else in their largest gap.
+    A latitude-longitude grid is drawn cell by cell, any other set of nodes as shaded triangles. The map is
+    cut at 180° if the nodes encircle the earth, else in their largest gap.
 
     Args:
-        ax: where to draw.
         field: (cell,) values.
         latitudes: (cell,) degrees north.
         longitudes: (cell,) degrees east.
-        field_shape: sizes (latitude, longitude) of the grid that `cell` flattens; None if there is none.
+        field_shape: (latitude, longitude), the shape of the flattened grid; None for unstructured nodes.
         land: (cell,) land fraction; None draws no coastlines.
         cmap: name of a Matplotlib colour map.
-        limits: ends of the colour scale; None takes the field's smallest and largest value.
+        limits: of the colour scale; by default the smallest and largest value.
 
     Returns:
         The artist, for a colour bar.
 
     Raises:
-        ValueError: if field, coordinates and land fraction are not of one length, or do not fill field_shape.
+        ValueError: if field, coordinates and land fraction differ in length, or do not fit field_shape.
     """
     field, latitudes, longitudes = (np.asarray(a, np.float64) for a in (field, latitudes, longitudes))
     coast = np.zeros_like(field) if land is None else np.asarray(land, np.float64)
@@ -67,16 +66,15 @@ def field_map(
     west, whole_earth = western_edge(longitudes)
     longitudes = west + (longitudes - west) % 360
     low, high = limits or (np.nanmin(field), np.nanmax(field))
+    colours: dict[str, Any] = {"cmap": cmap, "vmin": low, "vmax": high}
     if is_grid(latitudes, longitudes, shape):
         rows, columns, (field, coast) = _grid(latitudes, longitudes, shape, (field, coast), whole_earth)
-        artist: ScalarMappable = ax.pcolormesh(
-            columns, rows, field, cmap=cmap, shading="nearest", vmin=low, vmax=high
-        )
+        artist: ScalarMappable = ax.pcolormesh(columns, rows, field, shading="nearest", **colours)
         if np.ptp(coast) > 0:
             ax.contour(columns, rows, coast, **_COAST)
     else:
         triangles, (field, coast) = _triangles(latitudes, longitudes, (field, coast), whole_earth)
-        artist = ax.tripcolor(triangles, field, cmap=cmap, shading="gouraud", vmin=low, vmax=high)
+        artist = ax.tripcolor(triangles, field, shading="gouraud", **colours)
         if np.ptp(coast) > 0:
             ax.tricontour(triangles, coast, **_COAST)
     if whole_earth:
@@ -89,7 +87,7 @@ def field_map(
 
 
 def western_edge(longitudes: Float64) -> tuple[float, bool]:
-    """Where to cut a map, in degrees east, and whether the nodes run round the earth."""
+    """Where to cut a map, in degrees east, and whether the nodes encircle the earth."""
     distinct = np.unique(np.mod(longitudes, 360))
     gaps = np.diff(distinct, append=distinct[0] + 360)
     widest = int(gaps.argmax())
@@ -100,7 +98,7 @@ def western_edge(longitudes: Float64) -> tuple[float, bool]:
 
 
 def is_grid(latitudes: Float64, longitudes: Float64, field_shape: Sequence[int]) -> bool:
-    """Whether cells are the flattened product of latitudes and longitudes."""
+    """Whether the cells are a flattened latitude-longitude grid."""
     if len(field_shape) != 2:
         return False
     rows, columns = latitudes.reshape(field_shape), longitudes.reshape(field_shape)
@@ -114,7 +112,7 @@ def _grid(
     fields: Sequence[Float64],
     whole_earth: bool,
 ) -> tuple[Float64, Float64, list[Float64]]:
-    """Rows, columns and fields (row, column), west to east, the first column repeated if they go round."""
+    """Rows, columns and fields (row, column) from west to east; round the earth, the first column repeats."""
     rows, columns = latitudes.reshape(field_shape)[:, 0], longitudes.reshape(field_shape)[0]
     order = np.argsort(columns)
     columns = columns[order]
@@ -128,7 +126,7 @@ def _grid(
 def _triangles(
     latitudes: Float64, longitudes: Float64, fields: Sequence[Float64], whole_earth: bool
 ) -> tuple[Triangulation, list[Float64]]:
-    """Triangles between nodes and the fields at their corners, continued over the edges if they go round."""
+    """Triangles and the fields at their corners, continued beyond 180° on the whole earth."""
     copies = np.arange(len(longitudes))
     shift = np.zeros(len(longitudes))
     if whole_earth:

@@ -1,6 +1,9 @@
-"""Scores of a forecast: against lead time, rank, wavenumber and probability."""
+"""Scores of a forecast against lead time, rank, wavenumber and probability."""
 
 from __future__ import annotations
+
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,10 +33,9 @@ _WITHOUT_UNITS = ("spread_skill", "anomaly_correlation")
 def rank_histogram(ax: Axes, frequencies: ArrayLike, interval: ArrayLike | None = None) -> None:
     """Draw how often the truth takes each rank among the members, relative to a flat histogram.
 
-    A U shape tells of too little spread, a dome of too much, a slope of a bias.
+    A U shape indicates too little spread, a dome too much, a slope a bias.
 
     Args:
-        ax: where to draw.
         frequencies: (M + 1,) relative frequency of each rank, `rank_histogram` of the scores.
         interval: (2, M + 1) its confidence interval.
     """
@@ -44,22 +46,18 @@ def rank_histogram(ax: Axes, frequencies: ArrayLike, interval: ArrayLike | None 
         ax.vlines(ranks, *(np.asarray(interval) * len(ranks)), color=BLUE, linewidth=1.4)
     ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
     tidy(ax)
-    ax.set_xlim(0.4, len(ranks) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlim=(0.4, len(ranks) + 0.6), ylabel="frequency / that of a flat histogram")
     ax.set_xlabel(f"rank of the truth among {len(ranks) - 1} members")
-    ax.set_ylabel("frequency / that of a flat histogram")
 
 
 def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fair_crps") -> None:
-    """Draw a score of one variable against lead time with its confidence interval, beside the baselines'.
+    """Draw a score of one variable against lead time, with its confidence interval and the baselines.
 
-    The CRPS stands beside the mean absolute error of single baselines, the RMSE beside their RMSE and the
-    spread.
+    The CRPS is compared with the mean absolute error of deterministic baselines, the RMSE with the spread.
 
     Args:
-        ax: where to draw.
-        scores: (variable, lead_time), see `verification.score`.
-        variable: name of the variable.
+        variable: its name.
         score: "fair_crps", "rmse", "spread", "spread_skill", "bias", "energy_score", "anomaly_correlation".
 
     Raises:
@@ -75,12 +73,10 @@ def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fai
     if score == "rmse":
         ax.plot(days, chosen["spread"], color=BLUE, linestyle="--", label=_NAMES["spread"])
     for number, name in enumerate(names_of_baselines(scores)):
-        of_baseline = {"fair_crps": ("mae", "fair_crps"), "rmse": ("rmse",)}.get(score, ())
-        for suffix in of_baseline:
+        for suffix in {"fair_crps": ("mae", "fair_crps"), "rmse": ("rmse",)}.get(score, ()):
             if f"{name}_{suffix}" in chosen:
-                kind = " (MAE)" if suffix == "mae" else ""
+                text = name.replace("_", " ") + (" (MAE)" if suffix == "mae" else "")
                 colour = BASELINES.get(name, LINES[(number + 1) % len(LINES)])
-                text = name.replace("_", " ") + kind
                 ax.plot(days, chosen[f"{name}_{suffix}"], color=colour, label=text)
     if score in ("spread_skill", "bias"):
         ax.axhline(float(score == "spread_skill"), color=BLACK, linestyle="--", linewidth=1)
@@ -96,16 +92,11 @@ def score_vs_lead(ax: Axes, scores: xr.Dataset, variable: str, score: str = "fai
 
 
 def spread_skill(ax: Axes, scores: xr.Dataset) -> None:
-    """Draw the spread-skill ratio of all variables against lead time; 1 is right, below is too confident.
-
-    Args:
-        ax: where to draw.
-        scores: (variable, lead_time), see `verification.score`.
-    """
+    """Draw the spread-skill ratio of all variables against lead time; below 1 is overconfident."""
     days = in_days(scores["lead_time"].values)
     ax.axhspan(0.9, 1.1, color="0.93", linewidth=0)
     ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
-    for variable, colour in zip(scores["variable"].values, _cycle(scores.sizes["variable"]), strict=True):
+    for variable, colour in zip(scores["variable"].values, cycle(LINES), strict=False):
         chosen = scores.sel(variable=variable)
         if "spread_skill_interval" in chosen:
             bounds = chosen["spread_skill_interval"].values
@@ -118,15 +109,9 @@ def spread_skill(ax: Axes, scores: xr.Dataset) -> None:
 
 
 def spectra(ax: Axes, scores: xr.Dataset, variable: str, lead_time: np.timedelta64) -> None:
-    """Draw the power of truth, members and ensemble mean at each total wavenumber, on logarithmic axes.
+    """Draw the power of truth, members and ensemble mean against total wavenumber at one lead time.
 
-    Members should have as much weather as the truth at each scale; their mean has less, as it should.
-
-    Args:
-        ax: where to draw.
-        scores: with `power`, see `verification.score`.
-        variable: name of the variable.
-        lead_time: which.
+    Members should have the power of the truth at each scale; their mean rightly has less.
     """
     chosen = scores.sel(variable=variable, lead_time=lead_time).isel(wavenumber=slice(1, None))
     number = chosen["wavenumber"].values
@@ -141,17 +126,11 @@ def spectra(ax: Axes, scores: xr.Dataset, variable: str, lead_time: np.timedelta
 
 
 def spectra_ratio(ax: Axes, scores: xr.Dataset, lead_time: np.timedelta64) -> None:
-    """Draw the power of members over that of the truth at each wavenumber, for all variables; 1 is right.
-
-    Args:
-        ax: where to draw.
-        scores: with `power_ratio`, see `verification.score`.
-        lead_time: which.
-    """
+    """Draw the power of members over that of the truth at one lead time, for all variables; 1 is ideal."""
     chosen = scores.sel(lead_time=lead_time).isel(wavenumber=slice(1, None))
     ax.axhspan(0.8, 1.2, color="0.93", linewidth=0)
     ax.axhline(1.0, color=BLACK, linestyle="--", linewidth=1)
-    for variable, colour in zip(chosen["variable"].values, _cycle(chosen.sizes["variable"]), strict=True):
+    for variable, colour in zip(chosen["variable"].values, cycle(LINES), strict=False):
         ratio = chosen["power_ratio"].sel(variable=variable)
         ax.plot(chosen["wavenumber"], ratio, color=colour, marker="o", markersize=3, label=str(variable))
         beyond = chosen["wavenumber"][ratio.values > 2]  # the axis, which would hide them
@@ -163,12 +142,11 @@ def spectra_ratio(ax: Axes, scores: xr.Dataset, lead_time: np.timedelta64) -> No
 
 
 def reliability(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str = "event") -> None:
-    """Draw how often an event happens against the probability it was forecast with.
+    """Draw the observed frequency of an event against its forecast probability.
 
-    On the diagonal, probabilities mean what they say. The size of a point is its share of the forecasts.
+    A reliable forecast follows the diagonal. The size of a point shows its share of the forecasts.
 
     Args:
-        ax: where to draw.
         share: (count,) how often k = 0 … M members forecast it, `event_share` of the scores.
         happened: (count,) how often they do and it happens, `event_happened`.
         name: of the event, for the legend.
@@ -182,74 +160,50 @@ def reliability(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str
     colour = LINES[len(ax.collections) % len(LINES)]
     ax.plot(probability[seen], frequency, color=colour, linewidth=1.2, label=name)
     ax.scatter(probability[seen], frequency, s=8 + 250 * shares[seen], color=colour, alpha=0.8, linewidths=0)
-    tidy(ax)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.set_xlabel("forecast probability [–]")
-    ax.set_ylabel("observed frequency [–]")
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    _unit_square(ax, "forecast probability [–]", "observed frequency [–]", "upper left")
 
 
 def roc(ax: Axes, share: xr.DataArray, happened: xr.DataArray, name: str = "event") -> None:
-    """Draw hit rate against false alarm rate, for acting on k members or more; the diagonal is no skill.
+    """Draw hit rate against false alarm rate if one acts on at least k members; the diagonal has no skill.
 
-    Args:
-        ax: where to draw.
-        share: (count,), see `reliability`.
-        happened: (count,).
-        name: of the event, for the legend.
+    Arguments as `reliability`.
     """
     hits, false_alarms = roc_curve(share, happened)
     colour = LINES[(len(ax.lines) // 2) % len(LINES)]
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1)
     ax.plot(false_alarms, hits, color=colour, marker="o", markersize=3, label=name)
-    tidy(ax)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.set_xlabel("false alarm rate [–]")
-    ax.set_ylabel("hit rate [–]")
-    ax.legend(frameon=False, fontsize="small", loc="lower right")
+    _unit_square(ax, "false alarm rate [–]", "hit rate [–]", "lower right")
 
 
 def scorecard(ax: Axes, scores: xr.Dataset, baseline: str) -> None:
-    """Draw the skill 1 − CRPS / CRPS of a baseline in per cent, variables against lead times.
+    """Draw the CRPS skill against a baseline such as "deterministic" in per cent, by variable and lead time.
 
-    Blue is better than the baseline, red worse; numbers in bold have a confidence interval without 0.
-
-    Args:
-        ax: where to draw.
-        scores: with `<baseline>_crpss`, see `verification.score`.
-        baseline: such as "deterministic".
+    Blue is better than the baseline, red worse; the confidence interval of numbers in bold excludes 0.
     """
     skill = 100 * scores[f"{baseline}_crpss"].transpose("variable", "lead_time").values
     interval = scores[f"{baseline}_crpss_interval"].transpose("bound", "variable", "lead_time").values
     clear = np.logical_or((interval > 0).all(axis=0), (interval < 0).all(axis=0))
     ax.imshow(skill, cmap="RdBu", norm=TwoSlopeNorm(0, -100, 100), aspect="auto")
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": "small"}
     for (row, column), value in np.ndenumerate(skill):
-        ax.text(
-            column,
-            row,
-            f"{value:+.0f}".replace("-", "−"),
-            ha="center",
-            va="center",
-            color="white" if abs(value) > 65 else BLACK,
-            weight="bold" if clear[row, column] else "normal",
-            fontsize="small",
-        )
-    variables = [str(name) for name in scores["variable"].values]
-    leads = [format_lead_time(lead) for lead in scores["lead_time"].values]
-    ax.set_yticks(range(len(variables)), variables)
-    ax.set_xticks(range(len(leads)), leads)
+        colour, weight = "white" if abs(value) > 65 else BLACK, "bold" if clear[row, column] else "normal"
+        ax.text(column, row, f"{value:+.0f}".replace("-", "−"), color=colour, weight=weight, **middle)
+    ax.set_yticks(range(len(skill)), scores["variable"].values)
+    ax.set_xticks(range(skill.shape[1]), map(format_lead_time, scores["lead_time"].values))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("lead time")
     ax.set_title(f"CRPS skill against {baseline.replace('_', ' ')} [%]", fontsize="medium")
 
 
-def _cycle(count: int) -> list[str]:
-    return [LINES[number % len(LINES)] for number in range(count)]
+def _unit_square(ax: Axes, x: str, y: str, legend: str) -> None:
+    tidy(ax)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=x, ylabel=y)
+    ax.legend(frameon=False, fontsize="small", loc=legend)
 
 
 def _squared(units: str) -> str:
-    """The square of CF units: "m2 s-2" becomes "m4 s-4"."""
+    """The square of CF units: "m4 s-4" for "m2 s-2"."""
 
     def part(unit: str) -> str:
         name = unit.rstrip("-0123456789")

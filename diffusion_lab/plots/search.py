@@ -1,4 +1,4 @@
-"""A sampler search: its trials, score against cost, parameter importance, and the result on other dates."""
+"""A sampler search: trials, score against cost, parameter importance, and the result on other dates."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from diffusion_lab.plots.style import BLACK, BLUE, SKY, VERMILION, tidy
 
 _SCORE = "score [1 = persistence]"
-_ROOM = 4.0  # how far above the best trials are drawn, in distances from the best to the median
+_ROOM = 4.0  # scores shown above the best, in units of the distance from the best to the median
 
 
 def optimisation_history(ax: Axes, trials: pd.DataFrame) -> None:
-    """Draw the score of each trial in its order, and the best so far.
+    """Draw the score of each trial in order, and the best so far.
 
     Args:
-        ax: where to draw.
         trials: columns "trial", "state" ("complete" or "stopped") and "score".
     """
     complete = trials[trials["state"] == "complete"]
@@ -30,18 +29,13 @@ def optimisation_history(ax: Axes, trials: pd.DataFrame) -> None:
     best = complete["score"].cummin()
     ax.step(complete["trial"] + 1, best, where="post", color=BLUE, label="best so far")
     _limit(ax, trials["trial"] + 1, trials["score"], complete["score"])
-    tidy(ax)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("trial")
-    ax.set_ylabel(_SCORE)
-    ax.legend(frameon=False, fontsize="small")
+    _finish(ax, "trial", _SCORE)
 
 
 def pareto_front(ax: Axes, trials: pd.DataFrame, front: pd.DataFrame) -> None:
-    """Draw score against network calls of all complete trials, and the front of those that none beats.
+    """Draw the score of all complete trials against their network calls, and the Pareto front.
 
     Args:
-        ax: where to draw.
         trials: columns "state", "score", "calls" and "sampler".
         front: the rows of `trials` on the front, by calls.
     """
@@ -50,23 +44,17 @@ def pareto_front(ax: Axes, trials: pd.DataFrame, front: pd.DataFrame) -> None:
     ax.step(front["calls"], front["score"], where="post", color=BLUE)
     ax.plot(front["calls"], front["score"], "o", color=BLUE, markersize=7, label="Pareto front")
     for row in front.itertuples():
-        ax.annotate(
-            row.sampler, (row.calls, row.score), (4, 5), textcoords="offset points", fontsize="x-small"
-        )
+        place = (row.calls, row.score)
+        ax.annotate(row.sampler, place, (4, 5), textcoords="offset points", fontsize="x-small")
     _limit(ax, complete["calls"], complete["score"], complete["score"])
-    tidy(ax)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("network calls a forecast step")
-    ax.set_ylabel(_SCORE)
-    ax.legend(frameon=False, fontsize="small")
+    _finish(ax, "network calls a forecast step", _SCORE)
 
 
 def parameter_importance(ax: Axes, importance: Mapping[str, float]) -> None:
     """Draw how much each parameter mattered, the most important on top.
 
     Args:
-        ax: where to draw.
-        importance: parameter → part, of sum 1; empty if it is not known.
+        importance: of each parameter, summing to 1; empty if unknown.
     """
     if not importance:
         ax.text(0.5, 0.5, "too few trials to tell", ha="center", va="center", transform=ax.transAxes)
@@ -74,13 +62,11 @@ def parameter_importance(ax: Axes, importance: Mapping[str, float]) -> None:
         return
     names = sorted(importance, key=lambda name: importance[name])
     values = [importance[name] for name in names]
-    bars = ax.barh(
-        [name.replace("_", " ") for name in names], values, color=SKY, edgecolor=BLUE, linewidth=0.6
-    )
+    labels = [name.replace("_", " ") for name in names]
+    bars = ax.barh(labels, values, color=SKY, edgecolor=BLUE, linewidth=0.6)
     ax.bar_label(bars, [f"{value:.0%}" for value in values], padding=3, fontsize="small")
     tidy(ax)
-    ax.set_xlim(0, 1.15 * max(values))
-    ax.set_xlabel("part in being among the best tenth")
+    ax.set(xlim=(0, 1.15 * max(values)), xlabel="importance for being among the best tenth")
 
 
 def paired_differences(
@@ -91,40 +77,34 @@ def paired_differences(
     reference: float,
     reference_calls: int,
 ) -> None:
-    """Draw how settings compare with a reference on the same dates, in per cent of its score.
+    """Draw how the scores of settings differ from a reference on the same dates, in per cent.
 
     Args:
-        ax: where to draw.
-        calls: (setting,) network calls, ascending; the last setting, a search's answer, is marked.
-        differences: (setting,) mean difference of the score from the reference's; below 0 is better.
-        intervals: (setting,) confidence intervals of these.
+        calls: (setting,) network calls, ascending; the last setting, the result of a search, is marked.
+        differences: (setting,) mean difference from the score of the reference; below 0 is better.
+        intervals: (setting,) their confidence intervals.
         reference: score of the reference.
         reference_calls: its network calls.
     """
     mean, (low, high) = np.asarray(differences), np.asarray(intervals).T
     bars = 100 / reference * np.stack([mean - low, high - mean])
     ax.axhline(0, color=BLACK, linestyle="--", linewidth=1, label=f"the reference, {reference_calls} calls")
-    ax.errorbar(
-        calls,
-        100 / reference * mean,
-        bars,
-        fmt="o",
-        color=BLUE,
-        capsize=3,
-        label="settings, 95 % intervals",
-    )
+    change = 100 / reference * mean
+    ax.errorbar(calls, change, bars, fmt="o", color=BLUE, capsize=3, label="settings, 95 % intervals")
     # Not the lowest of these: choosing by the evaluation dates would bias the result.
-    answer = 100 / reference * mean[-1]
-    ax.plot(calls[-1], answer, "o", color=VERMILION, markersize=8, zorder=3, label="the answer")
+    ax.plot(calls[-1], change[-1], "o", color=VERMILION, markersize=8, zorder=3, label="the answer")
+    _finish(ax, "network calls a forecast step", "score − that of the reference [%]")
+
+
+def _finish(ax: Axes, x: str, y: str) -> None:
     tidy(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("network calls a forecast step")
-    ax.set_ylabel("score − that of the reference [%]")
+    ax.set(xlabel=x, ylabel=y)
     ax.legend(frameon=False, fontsize="small")
 
 
 def _limit(ax: Axes, where: pd.Series, shown: pd.Series, complete: pd.Series) -> None:
-    """Limit the axis to the good trials; those far above are marked at its upper edge."""
+    """Limit the axis to the good trials; those far above are marked at the upper edge."""
     if len(complete) < 3:
         return
     best = complete.min()
@@ -132,6 +112,5 @@ def _limit(ax: Axes, where: pd.Series, shown: pd.Series, complete: pd.Series) ->
     beyond = where[shown > top]
     if len(beyond):
         ax.set_ylim(best - 0.08 * (top - best), top)
-        ax.plot(
-            beyond, np.full(len(beyond), top), "^", color="0.6", markersize=5, clip_on=False, label="above"
-        )
+        tops = np.full(len(beyond), top)
+        ax.plot(beyond, tops, "^", color="0.6", markersize=5, clip_on=False, label="above")

@@ -1,7 +1,7 @@
-"""Colours, units and axes that all pictures share.
+"""Colours, units and axes shared by all plots.
 
-Lines take the Okabe-Ito palette and fields perceptually uniform maps, which colour-blind readers can tell
-apart (Okabe & Ito 2008; Crameri et al. 2020, doi:10.1038/s41467-020-19160-7).
+Lines use the Okabe-Ito palette and fields perceptually uniform maps, which colour-blind readers can
+distinguish (Okabe & Ito 2008; Crameri et al. 2020, doi:10.1038/s41467-020-19160-7).
 """
 
 from __future__ import annotations
@@ -14,22 +14,12 @@ from numpy.typing import NDArray
 
 from diffusion_lab.stores.units import pretty_units
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 BASELINES = {"persistence": VERMILION, "climatology": GREEN}
 
-FIELD = "viridis"
-SPREAD = "BuPu"
-DIFFERENCE = "RdBu_r"
+FIELD, SPREAD, DIFFERENCE = "viridis", "BuPu", "RdBu_r"
 
 
 def label(name: str, units: str) -> str:
@@ -50,17 +40,14 @@ def lead_time_axis(ax: Axes) -> None:
 
 def level_axis(axis: Axis) -> None:
     """Make an axis of noise levels: logarithmic, in plain numbers, without minor ticks (slow to draw)."""
-    if axis is axis.axes.xaxis:
-        axis.axes.set_xscale("log")
-    else:
-        axis.axes.set_yscale("log")
+    (axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale)("log")
     axis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_label_text("noise level σ [–]")
 
 
 def tidy(ax: Axes) -> None:
-    """Faint grid, no box."""
+    """Draw a faint grid and no box."""
     ax.grid(color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,9 @@
-"""How training went, and the noise levels that it and the samplers use."""
+"""Training curves and noise schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -20,10 +21,9 @@ def training_curves(
     """Draw the loss against the training step, and the loss in each bin of noise levels.
 
     Args:
-        ax: where to draw.
         steps: (N,) optimiser steps.
         loss: (N,) weighted loss; NaN where it was not logged.
-        by_level: (N,) loss of each bin by its label, from the lowest to the highest noise level.
+        by_level: (N,) loss in each bin, by label from the lowest to the highest noise level.
     """
     steps = np.asarray(steps)
     by_level = by_level or {}
@@ -37,8 +37,7 @@ def training_curves(
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("optimiser step")
-    ax.set_ylabel("weighted loss [–]")
+    ax.set(xlabel="optimiser step", ylabel="weighted loss [–]")
     ax.legend(frameon=False, fontsize="small", title="noise level σ" if by_level else None)
 
 
@@ -48,8 +47,7 @@ def noise_schedule(
     """Draw the noise level against the solver step, for one schedule or several.
 
     Args:
-        ax: where to draw.
-        schedules: (N + 1,) decreasing levels by name; the last, 0, is marked at the foot of the axis.
+        schedules: (N + 1,) decreasing levels by name; the last, 0, is drawn at the bottom of the axis.
         churn: S_min and S_max, the levels between which a stochastic sampler adds noise.
     """
     levels = {name: np.asarray(sigmas, np.float64) for name, sigmas in schedules.items()}
@@ -57,23 +55,14 @@ def noise_schedule(
     largest = max(sigmas.max() for sigmas in levels.values())
     foot = smallest / 3
     if churn is not None:
-        ax.axhspan(
-            max(churn[0], foot), min(churn[1], 2 * largest), color=YELLOW, alpha=0.3, label="churn", lw=0
-        )
-    for number, (name, sigmas) in enumerate(levels.items()):
-        colour = LINES[number % len(LINES)]
-        ax.plot(
-            np.where(sigmas > 0, sigmas, foot),
-            color=colour,
-            marker="o",
-            markersize=3.5,
-            label=name,
-            clip_on=False,
-        )
+        low, high = max(churn[0], foot), min(churn[1], 2 * largest)
+        ax.axhspan(low, high, color=YELLOW, alpha=0.3, label="churn", lw=0)
+    for (name, sigmas), colour in zip(levels.items(), cycle(LINES), strict=False):
+        shown = np.where(sigmas > 0, sigmas, foot)
+        ax.plot(shown, color=colour, marker="o", markersize=3.5, label=name, clip_on=False)
     tidy(ax)
     level_axis(ax.yaxis)
-    ax.set_ylim(foot, 2 * largest)
-    ax.set_xlabel("solver step")
+    ax.set(ylim=(foot, 2 * largest), xlabel="solver step")
     ax.legend(frameon=False, fontsize="small")
 
 
