@@ -1,8 +1,7 @@
-"""A diffusion model trained with ECMWF's Anemoi, behind our `Forecaster`.
+"""Forecasts with a diffusion model trained with ECMWF's Anemoi.
 
-The network stays Anemoi's own, preconditioning included: its denoiser's answer is theirs bit for bit. What
-surrounds it, the samplers, schedules, noise and roll-out, is ours. Written for anemoi-models 0.13.0, which is
-imported by `from_anemoi` only.
+Network and preconditioning are Anemoi's, so the denoiser is theirs bit for bit; samplers, schedules, noise
+and rollout are ours. Written for anemoi-models 0.13.0, which only `from_anemoi` imports.
 """
 
 from __future__ import annotations
@@ -28,23 +27,22 @@ REMEDY = "it is not on this Python's path: pip install anemoi-models==0.13.0"
 def from_anemoi(
     model: nn.Module | str | Path, store: Store | str | Path, *, device: str = "auto", trust: bool = False
 ) -> Forecaster:
-    """Make forecasts with a trained Anemoi diffusion model.
+    """A forecaster with a trained Anemoi diffusion model, for every sampler, score and widget.
 
-    Every sampler, score and widget works on the result. Unlike Anemoi's own sampling, a forecast ends with
-    the step to σ = 0 (39 network calls with 20 steps of Heun, not 38).
+    Unlike in Anemoi, sampling ends with the step to σ = 0 (39 network calls for 20 Heun steps, not 38).
 
     Args:
         model: an `AnemoiModelInterface` around an `AnemoiDiffusionModelEncProcDec` or
-            `AnemoiDiffusionTendModelEncProcDec`, or the path of an inference checkpoint that holds one.
-        store: the store that forecasts start from, or its path or shipped name: on the model's cells; it also
-            says units and the shape of a field.
+            `AnemoiDiffusionTendModelEncProcDec`, or the path of an inference checkpoint with one.
+        store: with initial states on the model's cells, units and the shape of a field; or its path or
+            shipped name.
         device: "cpu", "cuda", "cuda:1", …, or "auto" for the GPU if there is one.
-        trust: load a checkpoint although it is a pickle, which may run any code.
+        trust: load a checkpoint although it is a pickle, which can run any code.
 
     Raises:
         ImportError: anemoi-models is not installed.
         FileNotFoundError: there is no such checkpoint.
-        ValueError: a checkpoint without `trust`, or a model that is not supported here.
+        ValueError: a checkpoint without `trust`, or an unsupported model.
         KeyError: the store lacks a variable of the model.
     """
     if not isinstance(model, nn.Module):
@@ -78,21 +76,21 @@ def from_anemoi(
 
 
 class AnemoiModel(nn.Module):
-    """What a `Forecaster` asks of a network, answered by an Anemoi model.
+    """An Anemoi model with the interface that a `Forecaster` requires (`ForecastModel`).
 
-    Anemoi takes variables in the order of its dataset, and fails with more than one ensemble member in a
-    sample: variables are reordered on the way in and out, and members are put into the batch.
+    Anemoi takes variables in the order of its dataset and fails with more than one ensemble member in a
+    sample. So variables are reordered on input and output, and members become part of the batch.
 
     Args:
         interface: an `AnemoiModelInterface` of one dataset and one output step.
 
     Attributes:
         dataset: Anemoi's name for it.
-        variables: roles; within a role in Anemoi's order.
-        multistep_input: past states shown to the network.
-        sigma_data: standard deviation of what is denoised, as Anemoi's preconditioning has it.
+        variables: by role; within a role in Anemoi's order.
+        multistep_input: number of past states in the input.
+        sigma_data: standard deviation of the target in Anemoi's preconditioning.
         mean: (variable,) of the normalisation; all inputs, then the diagnostic outputs.
-        stdev: likewise.
+        stdev: as mean.
     """
 
     tendency_mean: Tensor
@@ -140,7 +138,7 @@ class AnemoiModel(nn.Module):
         return denoise
 
     def to_state(self, target: Tensor, reference: Tensor) -> Tensor:
-        """The normalised next state for what was denoised, (batch, 1, ensemble, grid, output variable).
+        """The normalised next state, (batch, 1, ensemble, grid, output variable).
 
         Args:
             target: the denoised state or tendency, normalised as in training.
@@ -153,7 +151,7 @@ class AnemoiModel(nn.Module):
         return torch.cat([state, target[..., n:]], dim=-1)
 
     def to_target(self, state: Tensor, reference: Tensor) -> Tensor:
-        """What is denoised for a normalised next state: the inverse of `to_state`, same shapes."""
+        """The target for a normalised next state: the inverse of `to_state`, same shapes."""
         if not self._predicts_tendency:
             return state
         n = len(self.variables.prognostic)
@@ -161,7 +159,7 @@ class AnemoiModel(nn.Module):
         return torch.cat([tendency, state[..., n:]], dim=-1)
 
     def _last(self, reference: Tensor) -> Tensor:
-        """The prognostic variables of the last input state, as Anemoi's tendencies count from them."""
+        """The prognostic variables of the last input state, the reference of Anemoi's tendencies."""
         last = {self.dataset: _members_into_batch(reference[..., self._input_order])}
         last = self.peer.apply_reference_state_truncation(last, None, None)[self.dataset]
         return _members_out_of_batch(last, len(reference))
@@ -178,10 +176,10 @@ def _members_out_of_batch(x: Tensor, batch: int) -> Tensor:
 
 
 def _scales(processors: Any, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, float64, behind a normalisation x·mul + add, whichever way it was chosen.
+    """Mean and standard deviation, float64, of a normalisation x·mul + add of any method.
 
     Raises:
-        ValueError: there are other processors (imputers, remappers), which no mean and deviation describe.
+        ValueError: there are other processors (imputers, remappers).
     """
     from anemoi.models.preprocessing.normalizer import InputNormalizer
 
@@ -204,7 +202,7 @@ def _check_trusted(path: Path, trust: bool) -> None:
 
 
 def _release(interface: Any, network: AnemoiModel, store: Store) -> Release:
-    """The document of the model; the parts that rebuild one of our own models are empty."""
+    """The document of the model; what would rebuild one of our own models is empty."""
     defaults = network.peer.inference_defaults
     return Release(
         model=type(network.peer).__name__,

@@ -1,4 +1,4 @@
-"""Where a forecast may be written: checked before it is sampled."""
+"""The path of a forecast, checked before it is sampled."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import zarr
 
 
 def check_destination(path: str | Path, overwrite: bool = False) -> Path:
-    """Make sure that a forecast can be written to a path; its folder is made.
+    """Make the folder of a path, and check that a forecast can be written to the path.
 
     Args:
         path: ends in ".zarr" or ".nc".
-        overwrite: a forecast that is there may be replaced. Anything else never is.
-
-    Returns:
-        The path.
+        overwrite: replace an existing forecast; anything else is never replaced.
 
     Raises:
-        ValueError: another ending, or something is there that is not to be replaced.
-        OSError: its folder cannot be made or written in.
+        ValueError: another ending, or the path exists and must not be replaced.
+        OSError: its folder cannot be made or written to.
     """
     path = Path(path)
     if path.suffix not in (".zarr", ".nc"):

@@ -1,11 +1,11 @@
-"""Forecasts on several devices: a process each, to which whole chunks of members, or start dates, are dealt.
+"""Forecasts on several devices: a process on each computes whole chunks of members, or some start dates.
 
     for state in states_on_devices("example-tendency", ["cuda:0", "cuda:1"], "2025-01-15", 10, range(64)):
         ...                                     # (ensemble, cell, variable), one lead after the other
 
-Members are independent, so only results are exchanged. Noise is keyed by member, so it is
-bit-equal on any number of devices; forecasts are bit-equal where the chunks of members are (matrix products
-round differently otherwise), which is what dealing out whole chunks is for.
+Members are independent, so only results are exchanged. Noise is keyed by member, so it is bit-equal on any
+number of devices. Forecasts are bit-equal for equal chunks of members (otherwise matrix products round
+differently), hence the whole chunks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +35,10 @@ Inbox = queue.SimpleQueue[NDArray[np.float32] | Exception]
 
 
 def choose_devices(count: int, kind: str = "auto") -> list[str]:
-    """The first `count` GPUs, or as many processes on the CPU where there is no GPU or `kind` is "cpu".
+    """The first `count` GPUs, or "cpu" as many times if there is no GPU or `kind` is "cpu".
 
     Raises:
-        ValueError: fewer than one, more than there are GPUs, or a kind that is one device.
+        ValueError: fewer than one, more than there are GPUs, or a kind that names a single device.
     """
     if count < 1:
         raise ValueError(f"devices = {count} must be at least 1")
@@ -62,38 +63,23 @@ def states_on_devices(
     data: str | Path | None = None,
     members_per_call: int | None = None,
 ) -> Iterator[NDArray[np.float32]]:
-    """The states of a rollout, with the members spread over devices.
+    """The states of a rollout, with the members distributed over devices.
 
-    Args:
-        checkpoint: as `load_forecaster`; each process loads it.
-        devices: one process each; a device may be named twice.
-        date: as `Forecaster.rollout`.
-        steps: likewise.
-        members: likewise.
-        seed: likewise.
-        settings: likewise.
-        data: likewise, but not an open store.
-        members_per_call: likewise.
+    Further arguments as `Forecaster.rollout`, except that `data` cannot be an open store.
+
+    Each of `devices` runs a process, which loads the checkpoint; a device may be listed twice.
 
     Yields:
         (ensemble, cell, output variable), physical units, one lead after the other.
     """
     chunk = chunk_for(len(members), devices) if members_per_call is None else members_per_call
     shares = deal(list(members), chunk, len(devices))
-    rollout = partial(
-        Forecaster.rollout,
-        date=date,
-        steps=steps,
-        seed=seed,
-        settings=settings,
-        data=data,
-        members_per_call=chunk,
-    )
+    options: dict[str, Any] = {"seed": seed, "settings": settings, "data": data, "members_per_call": chunk}
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(_worker(checkpoint, device, [partial(rollout, members=share)]))
-            for device, share in zip(devices, shares, strict=False)
-        ]
+        workers = []
+        for device, share in zip(devices, shares, strict=False):
+            job = partial(Forecaster.rollout, date=date, steps=steps, members=share, **options)
+            workers.append(stack.enter_context(_worker(checkpoint, device, [job])))
         for _ in range(steps):
             yield np.concatenate([_receive(worker) for worker in workers])
 
@@ -110,24 +96,14 @@ def starts_on_devices(
     data: str | Path | None = None,
     members_per_call: int | None = None,
 ) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """Forecasts from several start dates, which are dealt to the devices in turn.
+    """Forecasts from several start dates, which are assigned to the devices in turn.
 
-    Arguments as `states_on_devices`; yields the states of each start, in the order of `starts`, to be taken
-    before the next start's. A device goes on meanwhile: what it has made is kept until it is asked for.
+    Arguments as `states_on_devices`. Yields an iterator over the states of each start, in the order of
+    `starts`; exhaust it before taking the next. Meanwhile the devices go on, and their states are kept.
     """
-    rollouts = [
-        partial(
-            Forecaster.rollout,
-            date=start,
-            steps=steps,
-            members=list(members),
-            seed=seed,
-            settings=settings,
-            data=data,
-            members_per_call=members_per_call,
-        )
-        for start in starts
-    ]
+    options: dict[str, Any] = {"seed": seed, "settings": settings, "data": data}
+    options |= {"steps": steps, "members": list(members), "members_per_call": members_per_call}
+    rollouts = [partial(Forecaster.rollout, date=start, **options) for start in starts]
     with ExitStack() as stack:
         devices = devices[: len(starts)]
         workers = [
@@ -139,13 +115,13 @@ def starts_on_devices(
 
 
 def chunk_for(members: int, devices: Sequence[str]) -> int:
-    """Members in one network call: as on one device, unless some devices would then get none."""
+    """Members in one network call: as on one device, unless that would leave a device without members."""
     usual = default_members_per_call(devices[0])
     return usual if members > usual * (len(devices) - 1) else math.ceil(members / len(devices))
 
 
 def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
-    """Members in at most `shares` runs of whole chunks, as even as chunks allow; no run is empty."""
+    """Members in at most `shares` runs of whole chunks, as evenly as chunks allow; none is empty."""
     chunks = [members[first : first + chunk] for first in range(0, len(members), chunk)]
     runs = np.array_split(np.arange(len(chunks)), min(shares, len(chunks)))
     return [[member for i in run for member in chunks[i]] for run in runs]
@@ -153,14 +129,14 @@ def deal(members: list[int], chunk: int, shares: int) -> list[list[int]]:
 
 @contextmanager
 def _worker(checkpoint: str | Path, device: str, jobs: Sequence[Job]) -> Iterator[Inbox]:
-    """A process that sends the states of its jobs; leaving the context ends it."""
+    """A process that sends the states of its jobs, until the context is left."""
     spawn = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_work, args=(sender, checkpoint, device, jobs), daemon=True)
     process.start()
-    sender.close()  # the worker's copy is the only one left: its death ends the pipe
+    sender.close()  # now only the worker has it, so the pipe ends when the worker dies
     inbox: Inbox = queue.SimpleQueue()
-    # A pipe holds 64 kB: unless it is emptied at once, a device would wait for its turn to be read.
+    # A pipe holds 64 kB; unless it is emptied at once, a device would wait to be read.
     reader = threading.Thread(target=_read, args=(receiver, inbox), daemon=True)
     reader.start()
     try:

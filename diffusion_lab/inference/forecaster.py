@@ -40,12 +40,12 @@ class Forecaster(TrainedModel):
         *,
         seed: int = 0,
     ) -> Tensor:
-        """One forecast step for a batch of input states (the guide's `predict_step`).
+        """Make one forecast step from a batch of input states (the guide's `predict_step`).
 
         Args:
             batch: (batch, time, ensemble, grid, input variable), physical units.
-            noise_scheduler_params: keys of the schedule to override, e.g. {"num_steps": 20}.
-            sampler_params: keys of the sampler to override, e.g. {"S_churn": 2.5}.
+            noise_scheduler_params: schedule options to override, such as {"num_steps": 20}.
+            sampler_params: sampler options to override, such as {"S_churn": 2.5}.
             seed: of the noise, which is keyed by the position in the batch.
 
         Returns:
@@ -55,13 +55,8 @@ class Forecaster(TrainedModel):
             ValueError: an unknown key or a value out of range.
         """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
-        noise = MemberNoise(seed, self.noise_field).at(
-            start=list(range(len(batch))),
-            lead=1,
-            members=range(batch.shape[2]),
-            shape=self.noise_shape,
-            device=self.device,
-        )
+        starts, members = list(range(len(batch))), range(batch.shape[2])
+        noise = MemberNoise(seed, self.noise_field).at(starts, 1, members, self.noise_shape, self.device)
         x = self.input_normalizer.normalise(batch.to(self.device))
         with torch.inference_mode():
             target = settings.sample(self.model.denoiser(x), noise)
@@ -85,11 +80,11 @@ class Forecaster(TrainedModel):
         Args:
             date: start, such as "2025-01-01" or "2025-01-01T12".
             steps: forecast steps.
-            members: how many members, or which: member 3 is the same in every ensemble.
+            members: their number, or which: member 3 is the same in every ensemble.
             seed: of the whole ensemble.
-            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names.
-            noise_scheduler_params: keys of the schedule to override.
-            sampler_params: keys of the sampler to override.
+            data: see `reader`.
+            noise_scheduler_params: schedule options to override.
+            sampler_params: sampler options to override.
             members_per_call: members in one network call; fewer need less memory.
 
         Returns:
@@ -97,7 +92,7 @@ class Forecaster(TrainedModel):
 
         Raises:
             KeyError: the store lacks a date or a variable.
-            ValueError: an unknown key or a value out of range, a store on other cells, or missing values.
+            ValueError: an unknown key, a value out of range, a store on other cells, or missing values.
         """
         settings = self.settings.override(noise_scheduler_params, sampler_params)
         return self.rollout(date, steps, members, seed, settings, data, members_per_call).dataset()
@@ -160,51 +155,36 @@ class Forecaster(TrainedModel):
         members_per_call: int | None = None,
         wrap: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
     ) -> Rollout:
-        """A forecast to be computed as it is read: by solver steps, by states, or as a whole.
+        """A forecast that is computed as it is read: by solver steps, by states, or as a whole.
 
-        Args:
-            date: as `forecast`.
-            steps: likewise.
-            members: likewise.
-            seed: likewise.
-            settings: how to sample; None for the checkpoint's defaults.
-            data: as `forecast`.
-            members_per_call: likewise; None for `default_members_per_call` of the device.
-            wrap: see `Rollout`.
+        Arguments as `forecast` and `Rollout`; by default, the checkpoint's settings.
 
         Raises:
             KeyError: the store lacks the date or a variable.
-            ValueError: what is not a date; as `Rollout`; or a store on other cells.
+            ValueError: an invalid date, a store on other cells, or as `Rollout`.
         """
-        return Rollout(
-            trained=self,
-            reader=self.reader(data),
-            date=parse_date(date).astype("datetime64[s]"),
-            steps=steps,
-            members=range(members) if isinstance(members, int) else list(members),
-            seed=seed,
-            settings=settings or self.settings,
-            members_per_call=(
-                default_members_per_call(self.device) if members_per_call is None else members_per_call
-            ),
-            wrap=wrap,
-        )
+        if members_per_call is None:
+            members_per_call = default_members_per_call(self.device)
+        chosen = range(members) if isinstance(members, int) else list(members)
+        reader, start = self.reader(data), parse_date(date).astype("datetime64[s]")
+        settings = settings or self.settings
+        return Rollout(self, reader, start, steps, chosen, seed, settings, members_per_call, wrap)
 
 
 def load_forecaster(
     checkpoint: str | Path, device: str = "auto", *, accelerate: bool = True, compile: bool = False
 ) -> Forecaster:
-    """Load a released or your own checkpoint.
+    """Load a released checkpoint, or your own.
 
     Args:
-        checkpoint: a released name such as "example-tendency", or a path to a .safetensors file.
+        checkpoint: the name of a released one such as "example-tendency", or the path of a .safetensors file.
         device: "cpu", "cuda", "cuda:1", …, or "auto" for the GPU if there is one.
-        accelerate: on a CPU, replace the network's blocks by faster equals, see `acceleration.accelerate`.
-        compile: on a GPU, spend about a minute at the first forecast on making all further network calls
-            faster, see `acceleration.compile_blocks`.
+        accelerate: on a CPU, use the faster blocks of `acceleration.accelerate`.
+        compile: on a GPU, compile the blocks: about a minute at the first forecast, then faster network
+            calls.
 
     Raises:
-        FileNotFoundError: naming the released checkpoints.
+        FileNotFoundError: there is no such checkpoint.
         ValueError: the file is damaged or not a release checkpoint, or there is no such device.
     """
     from diffusion_lab.acceleration import accelerate as accelerate_blocks
@@ -218,20 +198,20 @@ def load_forecaster(
             f"there is no checkpoint {str(checkpoint)!r}; give a path, or one of {', '.join(released)}"
         )
     release, model, latitudes, longitudes = load_release(path)
-    forecaster = Forecaster(release, model.to(choose_device(device)), latitudes, longitudes)
-    if forecaster.device.type == "cpu":
+    model = model.to(choose_device(device))
+    if next(model.parameters()).device.type == "cpu":
         if accelerate:
             accelerate_blocks(model)
     elif compile:
         compile_blocks(model)
-    return forecaster
+    return Forecaster(release, model, latitudes, longitudes)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the GPU if there is one.
+    """The device of a name; "auto" is the GPU if there is one.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

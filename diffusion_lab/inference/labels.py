@@ -1,4 +1,4 @@
-"""Forecasts as labelled data, with the names of the CF conventions."""
+"""Forecasts as labelled data with CF names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def forecast_dataset(
 
     Args:
         trained: the model that made it.
-        date: its start.
+        date: the start.
         members: (ensemble,) member numbers.
         states: (step, ensemble, cell, output variable), physical units.
         first_step: number of the first of these steps.
@@ -54,7 +54,7 @@ def forecast_dataset(
 
     leads = (first_step + np.arange(len(states))) * trained.step
     info = {v.name: v for v in trained.release.variables}
-    fields = {}
+    fields, reference = {}, "forecast_reference_time"
     for i, name in enumerate(trained.variables.output):
         attributes = {"long_name": info[name].long_name or name} | cf_attributes(name)
         if info[name].units:  # without them it is unknown, not dimensionless
@@ -66,17 +66,13 @@ def forecast_dataset(
         "ensemble": ("ensemble", np.asarray(members), {"standard_name": "realization"}),
         "latitude": ("cell", trained.latitudes, {"units": "degrees_north", "standard_name": "latitude"}),
         "longitude": ("cell", trained.longitudes, {"units": "degrees_east", "standard_name": "longitude"}),
-        "forecast_reference_time": (
-            (),
-            date.astype("datetime64[ns]"),
-            {"standard_name": "forecast_reference_time"},
-        ),
+        reference: ((), date.astype("datetime64[ns]"), {"standard_name": reference}),
     }
     about = {"Conventions": "CF-1.11", "field_shape": list(trained.release.field_shape)}
     return xr.Dataset(fields, coordinates, about)
 
 
 def cf_attributes(name: str) -> dict[str, str]:
-    """The CF standard name of a variable such as "z500" or "msl", if it is a known one."""
+    """The CF standard name of a variable such as "z500" or "msl", if known."""
     prefix = name if name in CF_NAMES else re.sub(r"_?\d+$", "", name)
     return {"standard_name": CF_NAMES[prefix]} if prefix in CF_NAMES else {}

@@ -1,4 +1,4 @@
-"""Forecasts as NetCDF and zarr files that are written one step at a time."""
+"""Forecasts as NetCDF and zarr files, written one step at a time."""
 
 from __future__ import annotations
 
@@ -20,24 +20,19 @@ def write_forecast(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a forecast as it is made, holding one step in memory at a time.
+    """Write a forecast while it is computed, with one step in memory at a time.
 
-    It grows beside the path, in NAME.partial.zarr, and has its name only when it is complete.
+    It is written to NAME.partial.zarr and renamed when complete. Errors as `check_destination`, which is
+    called before the first step is sampled, and as `Rollout.solver_steps`.
 
     Args:
         path: ends in ".zarr" or ".nc".
         rollout: the forecast.
-        states: its states where they are computed elsewhere, see `devices`; None for `rollout.states()`.
-        overwrite: replace a forecast that is there.
+        states: its states if computed elsewhere, see `devices`; None for `rollout.states()`.
+        overwrite: replace an existing forecast.
 
     Returns:
         The path.
-
-    Raises:
-        ValueError: see `check_destination`, which is asked before the first step is sampled, and
-            `Rollout.solver_steps`.
-        OSError: as `check_destination`.
-        KeyError: as `Rollout.solver_steps`.
     """
     import xarray as xr
     import zarr
@@ -47,7 +42,7 @@ def write_forecast(
     for i, state in enumerate(rollout.states() if states is None else states):
         step = rollout.label(state[None], first_step=i + 1)
         if i == 0:
-            # Units said once: times appended later must be encoded as the first were.
+            # Explicit units: times appended later must be encoded as the first were.
             encoding = {
                 "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
                 "lead_time": {"units": "seconds", "dtype": "int64"},
@@ -62,7 +57,7 @@ def write_forecast(
         shutil.rmtree(zarr_path)
         return path
     zarr.consolidate_metadata(zarr_path, zarr_format=2)
-    check_destination(path, overwrite)  # a folder may have come there meanwhile
+    check_destination(path, overwrite)  # the path may have been created meanwhile
     if path.exists():
         shutil.rmtree(path)
     zarr_path.rename(path)

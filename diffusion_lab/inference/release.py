@@ -1,8 +1,8 @@
 """Release checkpoints: one safetensors file that rebuilds a forecaster and never runs code when loaded.
 
-The file holds the weights (and, for tendency models, the tendency scales) as tensors, and one JSON document:
-the model's class and arguments, the graph's recipe and coordinates, variables, statistics, sampling defaults,
-how it was trained and how it scored. Classes are looked up in a table of two; nothing is imported by name.
+The file holds the weights, coordinates and tendency scales as tensors, and a JSON document: the model's class
+and arguments, the graph's recipe, variables, statistics, sampling defaults, training and scores. Classes are
+looked up in a table of two; nothing is imported by name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODELS = {cls.__name__: cls for cls in (DiffusionModelEncProcDec, DiffusionTendM
 
 
 class VariableInfo(BaseModel):
-    """What a forecast needs to know of a variable; `units` are empty if its store does not say."""
+    """A variable of a forecast; `units` are empty if its store has none."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -52,17 +52,17 @@ class Release(BaseModel):
     Attributes:
         format: `FORMAT`.
         model: name of a class in `MODELS`.
-        arguments: the model's counts of variables and the fields of its architecture, side by side.
+        arguments: the model's numbers of variables and the fields of its architecture.
         graph: recipe of the graph, see `graphs.build_graph`.
-        graph_fingerprint: of the graph the weights belong to, see `fingerprint`.
+        graph_fingerprint: of the graph in training, see `fingerprint`.
         variables: inputs and outputs in the network's order: prognostic, forcing, diagnostic.
         field_shape: shape of a field before it was flattened to cells.
         step: forecast step such as "1d".
         inference_defaults: see `sampling.SamplingSettings`.
-        noise_max_wavenumber: of the isotropic noise it was trained with; None for white noise on the grid.
-        store: the store it was trained on; forecasts start from it unless told otherwise, if it ships.
-        training: how it was made: data, steps, seconds, seed, command, machine.
-        scores: how it did, and on what.
+        noise_max_wavenumber: of the isotropic noise in training; None for white noise on the grid.
+        store: the store in training; if shipped, the default for forecasts.
+        training: data, steps, seconds, seed, command, machine.
+        scores: and the data they are for.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # S_max may be infinite
@@ -82,20 +82,16 @@ class Release(BaseModel):
 
 
 def describe_variables(variables: Variables, mean: Tensor, stdev: Tensor, store: Store) -> list[VariableInfo]:
-    """What a release says of its variables, in the network's order: prognostic, forcing, diagnostic.
+    """The variables of a release, in the network's order: prognostic, forcing, diagnostic.
 
     Args:
         variables: roles and order.
         mean: (variable,) of the normalisation, in that order.
-        stdev: likewise.
-        store: where units and long names are looked up.
+        stdev: as mean.
+        store: with units and long names.
     """
-    by_role: dict[Role, tuple[str, ...]] = {
-        "prognostic": variables.prognostic,
-        "forcing": variables.forcing,
-        "diagnostic": variables.diagnostic,
-    }
-    roles = [(name, role) for role, names in by_role.items() for name in names]
+    order: tuple[Role, ...] = ("prognostic", "forcing", "diagnostic")
+    roles = [(name, role) for role in order for name in getattr(variables, role)]
     return [
         VariableInfo(
             name=name,
@@ -117,15 +113,15 @@ def save_release(
     longitudes: np.ndarray,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a release checkpoint, which has its name once it is complete.
+    """Write a release checkpoint, renamed from a partial file when complete.
 
     Args:
         path: ends in ".safetensors".
         release: all but the tensors.
-        model: its parameters are kept in `dtype`, its buffers as they are.
+        model: its buffers keep their dtype.
         latitudes: (cell,) degrees, float64.
         longitudes: (cell,) degrees, float64.
-        dtype: half precision by default: half the size, for a relative rounding of 5e-4.
+        dtype: of the parameters; half precision halves the size at a relative rounding error of 5e-4.
     """
     parameters = {name for name, _ in model.named_parameters()}
     tensors = {
@@ -147,7 +143,7 @@ def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, n
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is not a release checkpoint, or its parts do not fit together.
+        ValueError: the file is damaged, not a release checkpoint, or inconsistent.
     """
     path = Path(path)
     if not path.is_file():
@@ -165,8 +161,8 @@ def load_release(path: str | Path) -> tuple[Release, DiffusionModelEncProcDec, n
 def _build(
     release: Release, tensors: dict[str, torch.Tensor], latitudes: np.ndarray, longitudes: np.ndarray
 ) -> DiffusionModelEncProcDec:
-    """The model with its weights, after everything else of the release was checked against it."""
-    from diffusion_lab.graphs import build_graph  # here, for it imports SciPy
+    """The model with its weights, once the rest of the release has been checked against it."""
+    from diffusion_lab.graphs import build_graph  # imported here, since it needs SciPy
 
     graph = build_graph(release.graph, latitudes, longitudes)
     if fingerprint(graph) != release.graph_fingerprint:
@@ -174,7 +170,7 @@ def _build(
             f"the graph built from the recipe {release.graph} is not the one the weights were trained on; "
             "load the checkpoint with the version of diffusion_lab that made it"
         )
-    given: dict[str, Any] = dict(release.arguments)  # of a document: the constructors check them
+    given: dict[str, Any] = dict(release.arguments)  # checked by the constructors
     own = {name: given.pop(name) for name in ("num_input", "num_output", "num_prognostic")}
     own |= {name: tensors[name] for name in ("tendency_mean", "tendency_stdev") if name in tensors}
     model = MODELS[release.model](graph, architecture=Architecture(**given), **own)
@@ -225,14 +221,13 @@ def _read(path: Path) -> tuple[Release, dict[str, torch.Tensor]]:
             f"{path} holds a {release.model!r} in the format {release.format!r}; this version reads "
             f"{', '.join(MODELS)} in {FORMAT!r}"
         )
-    missing = {"latitudes", "longitudes"} - tensors.keys()
-    if missing:
+    if missing := {"latitudes", "longitudes"} - tensors.keys():
         raise ValueError(f"{path}: the tensors {', '.join(sorted(missing))} are missing")
     return release, tensors
 
 
 def fingerprint(graph: HeteroData) -> str:
-    """A hash of which node talks to which: the part of a graph that trained weights depend on exactly."""
+    """A hash of the edges, the part of a graph that trained weights depend on exactly."""
     digest = hashlib.sha256()
     for edge_type in sorted(graph.edge_types):
         digest.update("-".join(edge_type).encode())

@@ -1,4 +1,4 @@
-"""An autoregressive ensemble forecast that is computed as it is read."""
+"""An autoregressive ensemble forecast, computed as it is read."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _MEMBERS_PER_CALL = {"cpu": 4, "cuda": 64}
 
 
 def default_members_per_call(device: torch.device | str) -> int:
-    """Members in one network call: enough to fill a processor, few enough to stay in a CPU's cache."""
+    """Members in one network call: enough to fill a GPU, few enough to stay in the cache of a CPU."""
     return _MEMBERS_PER_CALL.get(torch.device(device).type, 8)
 
 
 @dataclass(frozen=True)
 class SolverStep:
-    """A forecast after one solver step of some of its members.
+    """A forecast after one solver step for some of its members.
 
     Attributes:
         lead: number of the forecast step, from 1.
-        members: which members.
-        step: where the sampler is.
-        last: whether this step ends the sampling of this lead.
-        physical: turns one of the sampler's tensors into a state (ensemble, cell, output variable) in
-            physical units.
+        members: their numbers.
+        step: of the sampler.
+        last: whether it is the last one of this forecast step.
+        physical: converts a tensor of the sampler to a state (ensemble, cell, output variable) in physical
+            units.
     """
 
     lead: int
@@ -51,16 +51,16 @@ class SolverStep:
     physical: Callable[[Tensor], NDArray[np.float32]]
 
     def state(self) -> NDArray[np.float32]:
-        """The noisy state, and at the last step the forecast: (ensemble, cell, output variable)."""
+        """The noisy state, which at the last step is the forecast: (ensemble, cell, output variable)."""
         return self.physical(self.step.state)
 
     def denoised(self) -> NDArray[np.float32]:
-        """D(y; σ) where the step began, the forecast so far: (ensemble, cell, output variable)."""
+        """D(y; σ) at the start of the step, the current estimate: (ensemble, cell, output variable)."""
         return self.physical(self.step.denoised)
 
 
 class Guide(Protocol):
-    """Bends the denoiser of a forecast step by what is known of the weather at its valid time."""
+    """Guides the denoiser of a forecast step by what is known about the state at its valid time."""
 
     def __call__(
         self, denoiser: Denoiser, valid: np.datetime64, state: Callable[[Tensor], Tensor]
@@ -68,33 +68,33 @@ class Guide(Protocol):
         """Return the guided denoiser.
 
         Args:
-            denoiser: of the normalised state or tendency, as the network has it.
+            denoiser: of the normalised state or tendency.
             valid: the valid time of the step.
-            state: turns the clean tensors of the denoiser into states in physical units, differentiable.
+            state: converts clean tensors of the denoiser to states in physical units, differentiably.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A forecast from one date. Nothing is computed until it is read, and each reading computes it anew.
+    """A forecast from one date. It is computed only when read, and anew each time.
 
     Attributes:
         trained: the model.
-        reader: of the store that the forecast starts from.
+        reader: of the store with the initial states.
         date: start, datetime64[s].
         steps: number of forecast steps.
         members: their numbers; a member is the same in every ensemble.
         seed: of the whole ensemble.
-        settings: how each step is sampled.
+        settings: of the sampler.
         members_per_call: members in one network call; fewer need less memory.
-        wrap: makes another denoiser of each trajectory's: to watch it, or to end it between two
-            network calls by raising an exception.
-        guide: what bends the denoiser of each step, such as observations.
+        wrap: replaces the denoiser of each trajectory by another: to watch it, or to stop between two network
+            calls by raising an exception.
+        guide: guides the denoiser of each step, for example by observations.
 
     Raises:
         KeyError: the store lacks the date.
-        ValueError: fewer than one step, member, or member in a call, or a member twice.
+        ValueError: fewer than one step, member, or member in a call, or a repeated member.
     """
 
     trained: TrainedModel
@@ -110,10 +110,8 @@ class Rollout:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.members:
-            raise ValueError(
-                f"a forecast needs at least one step and one member, got steps={self.steps}, "
-                f"members={list(self.members)}"
-            )
+            got = f"steps={self.steps}, members={list(self.members)}"
+            raise ValueError(f"a forecast needs at least one step and one member, got {got}")
         if len(set(self.members)) < len(self.members):
             raise ValueError(f"members={list(self.members)}: a member is given twice; leave one out")
         if self.members_per_call < 1:
@@ -122,7 +120,7 @@ class Rollout:
 
     @torch.no_grad()
     def solver_steps(self) -> Iterator[SolverStep]:
-        """The forecast as it is sampled: one item a solver step, for each chunk of members, for each lead.
+        """The forecast as it is sampled: solver step by solver step, for each chunk of members at each lead.
 
         Raises:
             KeyError: the store lacks an input state.
@@ -155,7 +153,7 @@ class Rollout:
     def states(self) -> Iterator[NDArray[np.float32]]:
         """The forecast one step at a time: (ensemble, cell, output variable), physical units.
 
-        A whole forecast need never be in memory. Errors as `solver_steps`.
+        Errors as `solver_steps`.
         """
         chunks: list[NDArray[np.float32]] = []
         for solver_step in self.solver_steps():

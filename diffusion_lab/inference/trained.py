@@ -1,4 +1,4 @@
-"""A trained network with what it takes to use it: variables, scales, cells, noise and sampling defaults."""
+"""A trained network with its variables, normalisation, cells, noise and sampling defaults."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class ForecastModel(Protocol):
-    """What a forecast asks of a network: those in `models` have it, and `from_anemoi` gives it to theirs.
+    """What a forecast requires of a network: met by those in `models` and by `AnemoiModel`.
 
     Attributes:
-        multistep_input: past states shown to the network.
+        multistep_input: number of past states in the input.
     """
 
     multistep_input: int
@@ -38,11 +38,11 @@ class ForecastModel(Protocol):
         ...
 
     def to_state(self, target: Tensor, reference: Tensor) -> Tensor:
-        """The normalised next state for what was denoised from a last input state `reference`."""
+        """The normalised next state, from what was denoised and the last input state."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The weights; they lie where the network runs."""
+        """The weights, on the device of the network."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class ForecastModel(Protocol):
 
 
 class TrainedModel:
-    """A network with what it takes to use it.
+    """A trained network and what its checkpoint says about it.
 
     Args:
         release: the document of the checkpoint.
@@ -60,14 +60,14 @@ class TrainedModel:
         longitudes: (cell,) degrees.
 
     Attributes:
-        device: where the network runs.
-        variables: roles and order of the variables.
-        settings: the checkpoint's sampling defaults.
-        noise_field: how noise is made, as in training; None for white noise.
+        device: of the network.
+        variables: their roles and order.
+        settings: the sampling defaults.
+        noise_field: the noise used in training; None for white noise.
         step: the forecast step, timedelta64.
-        input_normalizer: scales of the input variables.
-        output_normalizer: scales of the output variables.
-        forcing_normalizer: scales of the forcings.
+        input_normalizer: of the input variables.
+        output_normalizer: of the output variables.
+        forcing_normalizer: of the forcings.
     """
 
     def __init__(
@@ -85,12 +85,8 @@ class TrainedModel:
         band = release.noise_max_wavenumber
         self.noise_field = None if band is None else SphericalNoise(latitudes, longitudes, band)
         info = {v.name: v for v in release.variables}
-        self.variables = Variables(
-            **{
-                role: tuple(v.name for v in release.variables if v.role == role)
-                for role in ("prognostic", "forcing", "diagnostic")
-            }
-        )
+        roles = ("prognostic", "forcing", "diagnostic")
+        self.variables = Variables(*(tuple(v.name for v in info.values() if v.role == r) for r in roles))
 
         def normalizer(names: Sequence[str]) -> Normalizer:
             return Normalizer([info[n].mean for n in names], [info[n].stdev for n in names])
@@ -105,17 +101,16 @@ class TrainedModel:
         return (1, len(self.latitudes), len(self.variables.output))
 
     def reader(self, data: Store | str | Path | None = None) -> StateReader:
-        """A reader of the store that forecasts start from.
+        """A reader of the store with the initial states.
 
         Args:
-            data: an open store, its path, or a shipped store's name; None for the one the checkpoint names,
-                if it ships.
+            data: an open store, its path, or the name of a shipped store; None for the one the checkpoint
+                names, if it is shipped. Any other path in a checkpoint is never opened.
 
         Raises:
             FileNotFoundError: there is no such store.
             KeyError: the store lacks a variable.
-            ValueError: the store is on other cells, or none is given and the checkpoint's does not ship: what
-                a file from elsewhere names is never fetched or opened.
+            ValueError: the store is on other cells, or none is given and the checkpoint's is not shipped.
         """
         from diffusion_lab.stores.store import Store, open_store
 
@@ -143,7 +138,7 @@ class TrainedModel:
     def inputs(self, reader: StateReader, date: np.datetime64) -> Tensor:
         """The normalised input states of a forecast from `date`, (1, time, 1, cell, input variable).
 
-        They are of member 0 of the store, on the model's device.
+        They are those of member 0 of the store, on the model's device.
 
         Raises:
             KeyError: the store lacks one of the dates.
@@ -165,7 +160,7 @@ class TrainedModel:
         return torch.cat([prognostic, forcings.expand(-1, -1, state.shape[2], -1, -1)], dim=-1)
 
     def state(self, target: Tensor, reference: Tensor) -> Tensor:
-        """What the sampler works on, as a state in physical units, differentiable.
+        """The state in physical units that belongs to a tensor of the sampler, differentiably.
 
         Args:
             target: (1, 1, ensemble, cell, output variable) normalised state or tendency.
