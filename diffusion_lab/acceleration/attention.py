@@ -19,26 +19,17 @@ def neighbour_attention(
     query: Tensor, key: Tensor, value: Tensor, edge: Tensor, nb: Neighbours, heads: int
 ) -> Tensor:
     """As `models.attention.neighbour_attention`, with heads and channels in one dimension of each tensor."""
-    return _Neighbours.apply(query, key, value, edge, nb.first, nb.source, nb.targets, heads)
+    return _Neighbours.apply(heads, query, key, value, edge, nb.first, nb.source, nb.targets)
 
 
 class _Neighbours(torch.autograd.Function):
     """Saves the weights for the backward pass: they are no larger than the edges."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        edge: Tensor,
-        first: Tensor,
-        source: Tensor,
-        targets: Tensor,
-        heads: int,
-    ) -> Tensor:
+    def forward(ctx: Any, heads: int, *tensors: Tensor) -> Tensor:
+        query, _, _, edge, *_ = tensors
         out, weights = torch.empty_like(query), query.new_empty(len(query), len(edge), heads)
-        arguments = (query, key, value, edge, first, source, targets, out, weights)
+        arguments = (*tensors, out, weights)
         loops.run(kernels.neighbour_attention, query.shape[:2].numel(), *arguments)
         ctx.save_for_backward(*arguments)
         return out
@@ -50,7 +41,7 @@ class _Neighbours(torch.autograd.Function):
         grads = [torch.zeros_like(x) for x in saved[:4]]
         heads = saved[-1].shape[2]
         loops.run(kernels.neighbour_attention_backward, heads, *saved, grad.contiguous(), *grads)
-        return *grads, None, None, None, None
+        return None, *grads, None, None, None
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -46,16 +46,8 @@ class _FeedForward(torch.autograd.Function):
     """Saves only the hidden layer before its activation for the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        gain: Tensor,
-        shift: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        weight_out: Tensor,
-        bias_out: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        x, gain, shift, weight, bias, weight_out, bias_out = tensors
         training, hidden_layer = any(ctx.needs_input_grad), []
         out = torch.empty_like(x)
         for sample, some in _pieces(x):

@@ -14,26 +14,15 @@ from torch.nn.modules.module import _has_any_global_hook
 from diffusion_lab.models.blocks import MLP, GraphTransformerBlock, TransformerBlock
 from diffusion_lab.models.normalization import ConditionalLayerNorm, QKNorm
 
+_ATTENTION = {"norm": ConditionalLayerNorm, "qk_norm": QKNorm, "projection": nn.Linear}
 # The parts of each known module that its faster form reads instead of calling them. A block calls its MLP.
 PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
     ConditionalLayerNorm: {"scale": nn.Linear, "bias": nn.Linear},
     QKNorm: {"query": nn.LayerNorm, "key": nn.LayerNorm},
     MLP: {"norm": ConditionalLayerNorm, "expand": nn.Linear, "contract": nn.Linear},
-    TransformerBlock: {
-        "norm": ConditionalLayerNorm,
-        "query_key_value": nn.Linear,
-        "qk_norm": QKNorm,
-        "projection": nn.Linear,
-    },
-    GraphTransformerBlock: {
-        "norm": ConditionalLayerNorm,
-        "norm_source": ConditionalLayerNorm,
-        "query": nn.Linear,
-        "key_value": nn.Linear,
-        "edge": nn.Linear,
-        "qk_norm": QKNorm,
-        "projection": nn.Linear,
-    },
+    TransformerBlock: {**_ATTENTION, "query_key_value": nn.Linear},
+    GraphTransformerBlock: {**_ATTENTION, "norm_source": ConditionalLayerNorm}
+    | dict.fromkeys(("query", "key_value", "edge"), nn.Linear),
 }
 
 
