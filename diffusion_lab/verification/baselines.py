@@ -1,4 +1,4 @@
-"""The truth of a forecast, and the simple forecasts it is compared with, all from a store."""
+"""The truth for a forecast and its baselines, from a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DAY = np.timedelta64(1, "D")
 
 
 def truth_of(forecast: xr.Dataset, store: Store, *, at_start: bool = False) -> xr.Dataset:
-    """What a store holds at the valid times of a forecast (or at its starts), (start, lead_time, cell)."""
+    """The fields of a store at the valid times of a forecast (or at its starts), (start, lead_time, cell)."""
 
     def fields(dates: Dates, names: Sequence[str]) -> NDArray[np.float32]:
         return store.read([store.index(date) for date in dates], names)[:, :, 0]
@@ -33,7 +33,7 @@ def truth_of(forecast: xr.Dataset, store: Store, *, at_start: bool = False) -> x
 def baselines_of(
     forecast: xr.Dataset, store: Store, climatology: Climatology | None = None
 ) -> dict[str, xr.Dataset]:
-    """Persistence, the climatology of date and hour, and a climatological ensemble if there are the years."""
+    """Persistence, climatology, and a climatological ensemble if the store has enough years."""
     climatology = climatology or climatology_of(store)
 
     def fields(dates: Dates, names: Sequence[str]) -> NDArray[np.float32]:
@@ -50,22 +50,18 @@ def baselines_of(
 def climatological_ensemble(
     forecast: xr.Dataset, store: Store, climatology: Climatology
 ) -> xr.Dataset | None:
-    """The weather of other years at the time of year and hour of the valid times.
+    """An ensemble of states from other years, at the season and hour of the valid times.
 
-    The anomalies from the climatology, of up to 30 dates within 45 days of the day of the year, are added to
-    the climatology of the valid time, so that the change of season does not add to the spread.
-
-    Args:
-        forecast: one start or several.
-        store: with dates in other calendar years.
-        climatology: of the store.
+    The anomalies of up to 30 dates within 45 days of the day of the year are added to the climatology of the
+    valid time, so that the seasonal cycle does not add to the spread.
 
     Returns:
-        (start, lead_time, ensemble, cell), or None if a valid time has no ten such dates.
+        (start, lead_time, ensemble, cell), or None if a valid time has fewer than ten such dates.
     """
     lead = by_lead_time(forecast)
     valid = lead["forecast_reference_time"].values[:, None] + lead["lead_time"].values
-    chosen = [_same_season(store, date) for date in valid.astype("datetime64[s]").ravel()]
+    times = valid.astype("datetime64[s]").ravel()
+    chosen = [_same_season(store, date) for date in times]
     members = min(_MOST_MEMBERS, *map(len, chosen))
     if members < _FEWEST_MEMBERS:
         return None
@@ -75,7 +71,7 @@ def climatological_ensemble(
     columns = _columns(climatology, names)
     states = store.read([store.index(date) for date in distinct], names)[:, :, 0]
     anomalies = states - climatology.evaluate(distinct)[:, columns]
-    normal = climatology.evaluate(valid.astype("datetime64[s]").ravel())[:, columns]
+    normal = climatology.evaluate(times)[:, columns]
     position = position.reshape(-1, members)
     coords = {name: lead[name] for name in ("lead_time", "forecast_reference_time")}
     dims = ("start", "lead_time", "ensemble", "cell")
@@ -89,11 +85,11 @@ def climatological_ensemble(
 
 
 def extremes(ensemble: xr.Dataset) -> dict[str, Event]:
-    """The events that the weather is among the lowest and the highest tenth of a climatological ensemble.
+    """The events below the first and above the last decile of a climatological ensemble.
 
-    A place where a member is missing has no threshold, and so no event.
+    Cells where a member is missing have no threshold, and so no event.
     """
-    # Skipping NaN, NumPy takes a thousand times as long.
+    # With skipna NumPy takes a thousand times as long.
     low, high = (ensemble.quantile(q, "ensemble", skipna=False).drop_vars("quantile") for q in (0.1, 0.9))
     return {"below 10 %": Event(low, above=False), "above 90 %": Event(high)}
 

@@ -1,8 +1,8 @@
-"""Ensemble scores on torch tensors: fast enough for validation during training and for a live widget.
+"""Ensemble scores on torch tensors, fast enough for validation during training and for a live widget.
 
-A score takes two steps, because a ratio of means is not the mean of ratios: `area_means` gives, for each
-case, means over the area that may be averaged over any number of cases, and `ensemble_scores` turns such
-averages into scores. `verification.score` does the same for labelled forecasts, with the `scores` library.
+A score takes two steps, since a ratio of means is not the mean of ratios: `area_means` gives area means for
+each case, which can be averaged over cases, and `ensemble_scores` converts such averages to scores.
+`verification.score` does the same for labelled forecasts, with the `scores` library.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from torch import Tensor
 def fair_crps(forecast: Tensor, truth: Tensor, dim: int) -> Tensor:
     """Fair continuous ranked probability score of an ensemble, point by point (Ferro 2014, eq. 8).
 
-    CRPS = 1/M Σ_i |x_i - y| - 1/(2M(M-1)) Σ_ij |x_i - x_j|: unbiased for the score that the distribution the
-    M members are drawn from would have.
+    CRPS = 1/M Σ_i |x_i - y| - 1/(2M(M-1)) Σ_ij |x_i - x_j|: an unbiased estimate of the score of the
+    distribution from which the M members are drawn.
 
     Args:
-        forecast: any shape, with the M ≥ 2 members along `dim`.
+        forecast: any shape, with M members along `dim`.
         truth: the shape of `forecast` without `dim`.
         dim: the dimension of the members.
 
@@ -30,14 +30,14 @@ def fair_crps(forecast: Tensor, truth: Tensor, dim: int) -> Tensor:
     """
     members = forecast.movedim(dim, 0)
     count = _count_members(members)
-    # Differences at every lag i - j: for tens of members faster than to sort them, and free of the
-    # cancellation that the sorted form Σ (2i - M - 1) x_(i) suffers in float32 where values are far from 0.
+    # Differences at every lag i - j: for tens of members faster than sorting, and without the cancellation of
+    # the sorted form Σ (2i - M - 1) x_(i) in float32 for values far from 0.
     between = sum((members[lag:] - members[:-lag]).abs().sum(0) for lag in range(1, count))
     return (members - truth).abs().mean(0) - between / (count * (count - 1))
 
 
 def area_means(forecast: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Area-weighted means that ensemble scores are made of.
+    """Area-weighted means from which ensemble scores follow.
 
     Args:
         forecast: (…, ensemble, grid, variable) of two members or more.
@@ -59,9 +59,8 @@ def area_means(forecast: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Te
         # Three times as fast as `var` along a dimension that is not the last.
         "variance": (forecast - mean.unsqueeze(-3)).square().sum(-3) / (count - 1),
     }
-    return {
-        name: area_mean(field.where(truth.isfinite(), torch.nan), weights) for name, field in fields.items()
-    }
+    known = truth.isfinite()
+    return {name: area_mean(field.where(known, torch.nan), weights) for name, field in fields.items()}
 
 
 def ensemble_scores(means: Mapping[str, Tensor], num_members: int) -> dict[str, Tensor]:
@@ -71,7 +70,7 @@ def ensemble_scores(means: Mapping[str, Tensor], num_members: int) -> dict[str, 
     with the truth (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1).
 
     Args:
-        means: "fair_crps", "squared_error" and "variance", averaged over cases, of any one shape.
+        means: averaged over cases, of any shape.
         num_members: M.
 
     Returns:
@@ -87,7 +86,7 @@ def ensemble_scores(means: Mapping[str, Tensor], num_members: int) -> dict[str, 
 
 
 def baseline_means(baseline: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Area-weighted "absolute_error" and "squared_error" of a single forecast such as persistence.
+    """Area-weighted "absolute_error" and "squared_error" of a deterministic forecast such as persistence.
 
     Args:
         baseline: (…, grid, variable).
@@ -95,7 +94,7 @@ def baseline_means(baseline: Tensor, truth: Tensor, weights: Tensor) -> dict[str
         weights: (grid,) area weights, of any sum.
 
     Returns:
-        Each (…, variable). The absolute error is the CRPS of a forecast without spread.
+        Each (…, variable). The absolute error is the CRPS of a deterministic forecast.
     """
     error = baseline - truth
     return {

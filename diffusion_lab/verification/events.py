@@ -1,8 +1,8 @@
 """Forecasts of events, such as a temperature above a threshold: Brier score, reliability, ROC.
 
-An ensemble of M members gives an event one of the probabilities k/M. A table of two numbers for each k, how
-often it is forecast and how often the event then happens, holds all that these scores need, and tables of
-several forecasts may be averaged.
+An ensemble of M members forecasts an event with a probability k/M. All these scores follow from two numbers
+for each k: how often it is forecast, and how often the event then happens. Such tables can be averaged over
+forecasts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Event(NamedTuple):
     """A variable beyond a threshold.
 
     Attributes:
-        threshold: laid out like the truth, or a part of its dimensions.
-        above: whether the event is to be above it, else below.
+        threshold: with the dimensions of the truth, or some of them.
+        above: whether the event is above the threshold, or below.
     """
 
     threshold: xr.Dataset
@@ -38,19 +38,17 @@ def event_table(forecast: Float64, truth: Float64, threshold: Float64, weights: 
         weights: (cell,) area weights, of any sum.
 
     Returns:
-        (…, 2, M + 1): the share of the area where k = 0 … M members are above, and the share where the truth
-        is as well. The first sums to 1.
+        (…, 2, M + 1): the share of the area where k = 0 … M members are above, which sums to 1, and the share
+        where the truth is as well.
     """
     members = (forecast > threshold[..., None, :]).sum(axis=-2)
     known = np.isfinite(truth) & np.isfinite(threshold) & np.isfinite(forecast).all(axis=-2)
     weight = np.where(known, weights, 0.0)
     weight = weight / weight.sum(axis=-1, keepdims=True)
     happened = weight * (truth > threshold)
-    counts = [members == k for k in range(forecast.shape[-2] + 1)]
-    return np.stack(
-        [np.stack([(part * at).sum(axis=-1) for at in counts], axis=-1) for part in (weight, happened)],
-        axis=-2,
-    )
+    both = np.stack([weight, happened], axis=-2)
+    counts = [(members == k)[..., None, :] for k in range(forecast.shape[-2] + 1)]
+    return np.stack([(both * at).sum(axis=-1) for at in counts], axis=-1)
 
 
 def event_scores(share: xr.DataArray, happened: xr.DataArray) -> xr.Dataset:
@@ -61,8 +59,8 @@ def event_scores(share: xr.DataArray, happened: xr.DataArray) -> xr.Dataset:
         happened: (…, count), how often they do and it happens.
 
     Returns:
-        `brier`, the fair Brier score (Ferro 2014); `brier_skill` against always forecasting the frequency of
-        the event; `roc_area`, the area under the ROC curve; all (…).
+        `brier`, the fair Brier score (Ferro 2014); `brier_skill` against a constant forecast of the observed
+        frequency; `roc_area`, the area under the ROC curve; all (…).
     """
     num_members = share.sizes["count"] - 1
     k = xr.DataArray(np.arange(num_members + 1), dims="count")
@@ -83,7 +81,7 @@ def event_scores(share: xr.DataArray, happened: xr.DataArray) -> xr.Dataset:
 
 
 def roc_curve(share: xr.DataArray, happened: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Hit rate and false alarm rate if one acts where at least k members forecast the event.
+    """Hit rate and false alarm rate if one acts when at least k members forecast the event.
 
     Args:
         share: (…, count), see `event_table`.
@@ -92,11 +90,10 @@ def roc_curve(share: xr.DataArray, happened: xr.DataArray) -> tuple[xr.DataArray
     Returns:
         Both (…, threshold), for k = 0 (both 1) … M + 1 (both 0).
     """
-    missed = share - happened
 
     def from_k_members(part: xr.DataArray) -> xr.DataArray:
         total = part.sum("count", skipna=False)
         below = part.cumsum("count").pad(count=(1, 0), constant_values=0.0)
         return ((total - below) / total).clip(0, 1).rename(count="threshold")
 
-    return from_k_members(happened), from_k_members(missed)
+    return from_k_members(happened), from_k_members(share - happened)

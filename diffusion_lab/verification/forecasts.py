@@ -1,14 +1,13 @@
-"""What scores of labelled ensemble forecasts are made of: area means of each start, lead time and variable.
+"""Area means for each start, lead time and variable, from which scores of labelled forecasts follow.
 
-Forecasts are datasets with a variable for each field, of dimensions (time, ensemble, cell) with a lead time
-for each time, or (start, lead_time, ensemble, cell) for several starts. `summary` averages the means over
-starts and turns them into scores. Numbers come from the `scores` library (doi:10.21105/joss.06889) where it
-has them.
+Forecasts are datasets of dimensions (time, ensemble, cell) with a lead time for each time, or (start,
+lead_time, ensemble, cell). `summary` averages the means over starts and converts them to scores. They come
+from the `scores` library (doi:10.21105/joss.06889) where it has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -38,37 +37,38 @@ def case_means(
     events: Mapping[str, Event] | None = None,
     spectrum: PowerSpectrum | None = None,
 ) -> xr.Dataset:
-    """Area-weighted means for each case, which may be averaged over starts and then given to `summarise`.
+    """Area-weighted means for each case, to be averaged over starts by `summarise`.
 
-    One variable is read at a time, so that a lazily opened forecast need not fit into memory whole.
+    One variable is read at a time, so a lazily opened forecast need not fit in memory.
 
     Args:
         forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell), of two members or more.
         truth: the forecast's variables with dimensions (start, lead_time, cell), see `fields_like`. Cells
-            where it is NaN, or any member, are left out.
+            where it or a member is NaN are left out.
         weights: (cell,) area weights, of any sum.
-        baselines: forecasts by name, laid out like `truth`, or with the dimension `ensemble`.
-        climatology: what anomalies are taken from, laid out like `truth`; None leaves the correlation out.
+        baselines: forecasts by name, with the dimensions of `truth` and perhaps `ensemble`.
+        climatology: for the anomaly correlation, with the dimensions of `truth`.
         events: by name.
-        spectrum: of the cells; None leaves spectra out.
+        spectrum: for spectra on these cells.
 
     Returns:
         (start, variable, lead_time): `fair_crps`, `energy_score`, `squared_error` and `bias` of the ensemble
         mean, `variance` (ddof = 1), `anomaly_correlation` of the mean; for each baseline
         `<name>_squared_error`, and `<name>_absolute_error` or, of an ensemble, `<name>_fair_crps`.
-        Besides: `rank_table` (…, candidate, rank), see `ranks`; `event_share` and `event_happened`
-        (…, event, count), see `events`; `power` of the members, `mean_power` of their mean and `truth_power`
-        (…, wavenumber). The coordinate `units` (variable) and the attribute `num_members`.
+        Also `rank_table` (…, candidate, rank), see `ranks`; `event_share` and `event_happened` (…, event,
+        count), see `events`; `power` of the members, `mean_power` and `truth_power` (…, wavenumber); the
+        coordinate `units` (variable) and the attribute `num_members`.
 
     Raises:
         ValueError: if there are fewer than two members, or the weights do not fit the cells.
         KeyError: if `truth` or a baseline lacks a variable of the forecast.
     """
     forecast, weights = by_lead_time(forecast), _cell_weights(forecast, weights)
+    events = events or {}
     others = {"truth": truth, **baselines}
     if climatology is not None:
         others["the climatology"] = climatology
-    _check_variables(forecast, others | {name: event.threshold for name, event in (events or {}).items()})
+    _check_variables(forecast, others | {name: event.threshold for name, event in events.items()})
     others = {name: by_lead_time(other) for name, other in others.items()}
 
     names = [str(name) for name in forecast.data_vars]
@@ -88,25 +88,22 @@ def case_means(
             means["energy_score"] = energy_score(ensemble, observed, weights)
             means["rank_table"] = _ranks(ensemble, observed, weights)
             if events:
-                thresholds = {
-                    k: (by_lead_time(event.threshold)[name], event.above) for k, event in events.items()
-                }
-                means |= _event_means(ensemble, observed, thresholds, weights)
+                thresholds = [(by_lead_time(e.threshold)[name], e.above) for e in events.values()]
+                means |= _event_means(ensemble, observed, list(events), thresholds, weights)
             if spectrum is not None:
                 means |= _power_means(ensemble, observed, spectrum)
             variables.append(xr.Dataset(means))
     units = [forecast[name].attrs.get("units", "1") for name in names]
     together = xr.concat(variables, xr.Variable("variable", names)).assign_coords(units=("variable", units))
-    return together.assign_attrs(num_members=forecast.sizes["ensemble"]).transpose(
-        "start", "variable", "lead_time", ...
-    )
+    together = together.transpose("start", "variable", "lead_time", ...)
+    return together.assign_attrs(num_members=forecast.sizes["ensemble"])
 
 
 def energy_score(forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
     """Fair energy score of whole fields, E|X − y| − E|X − X'|/2 (Gneiting & Raftery 2007, eq. 22).
 
-    |·| is the root of the area mean of the square, so that the score has the units of the field, and for one
-    cell is the fair CRPS.
+    |·| is the root of the area mean of the square, so the score has the units of the field, and for one cell
+    is the fair CRPS.
 
     Args:
         forecast: (start, lead_time, ensemble, cell).
@@ -161,7 +158,7 @@ def _baseline_means(
 def _anomaly_correlation(
     forecast: xr.DataArray, truth: xr.DataArray, climatology: xr.DataArray, weights: xr.DataArray
 ) -> xr.DataArray:
-    """Of the ensemble mean and the truth, over the area (WMO-No. 485, appendix 2.2.36: centred)."""
+    """Of the ensemble mean, centred over the area (WMO-No. 485, appendix 2.2.36)."""
     climatology, _ = _aligned(climatology, truth)
     return xr.corr(forecast.mean("ensemble") - climatology, truth - climatology, "cell", weights=weights)
 
@@ -175,17 +172,18 @@ def _ranks(forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray) -
 def _event_means(
     forecast: xr.DataArray,
     truth: xr.DataArray,
-    thresholds: Mapping[str, tuple[xr.DataArray, bool]],
+    names: Sequence[str],
+    thresholds: Sequence[tuple[xr.DataArray, bool]],
     weights: xr.DataArray,
 ) -> dict[str, xr.DataArray]:
     tables = []
-    for threshold, above in thresholds.values():
+    for threshold, above in thresholds:
         sign = 1 if above else -1  # below a threshold is above it with all signs reversed
         limit = _values(_aligned(threshold, truth)[0])
         signed = (sign * _values(forecast), sign * _values(truth), sign * limit)
         tables.append(event_table(*signed, weights.values))
     table = np.stack(tables, axis=2)  # start, lead_time, event, 2, count
-    dims, coords = (*_CASE, "event", "count"), {"event": list(thresholds)}
+    dims, coords = (*_CASE, "event", "count"), {"event": names}
     return {
         "event_share": xr.DataArray(table[..., 0, :], coords, dims),
         "event_happened": xr.DataArray(table[..., 1, :], coords, dims),
@@ -196,15 +194,11 @@ def _power_means(
     forecast: xr.DataArray, truth: xr.DataArray, spectrum: PowerSpectrum
 ) -> dict[str, xr.DataArray]:
     members = spectrum(torch.from_numpy(_values(forecast))).mean(-2)
-    of_mean = spectrum(torch.from_numpy(_values(forecast.mean("ensemble"))))
-    of_truth = spectrum(torch.from_numpy(_values(truth)))
-    known = of_truth.isfinite()  # otherwise averages would be over different starts
-    members, of_mean = (power.where(known, torch.nan) for power in (members, of_mean))
-    coords = {"wavenumber": spectrum.wavenumbers}
-    return {
-        name: xr.DataArray(power.numpy(), dims=(*_CASE, "wavenumber"), coords=coords)
-        for name, power in {"power": members, "mean_power": of_mean, "truth_power": of_truth}.items()
-    }
+    fields = {"mean_power": forecast.mean("ensemble"), "truth_power": truth}
+    power = {"power": members} | {k: spectrum(torch.from_numpy(_values(f))) for k, f in fields.items()}
+    known = power["truth_power"].isfinite()  # otherwise averages would be over different starts
+    dims, coords = (*_CASE, "wavenumber"), {"wavenumber": spectrum.wavenumbers}
+    return {k: xr.DataArray(p.where(known, torch.nan).numpy(), coords, dims) for k, p in power.items()}
 
 
 def _values(field: xr.DataArray) -> Float64:
@@ -212,28 +206,25 @@ def _values(field: xr.DataArray) -> Float64:
 
 
 def _aligned(forecast: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both in memory in float64 (float32 sums of large values lose the score), if their cases agree."""
+    """Both in memory and in float64 (float32 sums of large values lose the score), if their cases agree."""
     xr.align(forecast, truth, join="exact")
     starts = "forecast_reference_time"
     if not np.array_equal(forecast[starts].values, truth[starts].values):
-        raise ValueError(
-            f"forecast and truth are of different starts: {forecast[starts].values} {truth[starts].values}"
-        )
+        both = f"{forecast[starts].values} {truth[starts].values}"
+        raise ValueError(f"forecast and truth are of different starts: {both}")
     return forecast.astype(np.float64).compute(), truth.astype(np.float64).compute()
 
 
 def _cell_weights(forecast: xr.Dataset, weights: ArrayLike) -> xr.DataArray:
     weights = np.asarray(weights, np.float64)
-    if weights.shape != (forecast.sizes["cell"],):
-        raise ValueError(
-            f"weights must be of shape ({forecast.sizes['cell']},), one a cell, not {weights.shape}"
-        )
+    shape = (forecast.sizes["cell"],)
+    if weights.shape != shape:
+        raise ValueError(f"weights must be of shape {shape}, one for each cell, not {weights.shape}")
     return xr.DataArray(weights, dims="cell")
 
 
 def _check_variables(forecast: xr.Dataset, others: Mapping[str, xr.Dataset]) -> None:
     for name, other in others.items():
         if missing := sorted(map(str, set(forecast.data_vars) - set(other.data_vars))):
-            raise KeyError(
-                f"{name} lacks the forecast's variables {missing}; it has {sorted(map(str, other.data_vars))}"
-            )
+            known = sorted(map(str, other.data_vars))
+            raise KeyError(f"{name} lacks the forecast's variables {missing}; it has {known}")

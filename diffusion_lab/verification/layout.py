@@ -1,4 +1,4 @@
-"""The layout of forecasts, and fields laid out like them: the truth, persistence, a climatology."""
+"""The layout of forecasts, and of fields to compare them with: the truth, persistence, a climatology."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def by_lead_time(forecast: xr.Dataset) -> xr.Dataset:
-    """The forecast with dimensions (start, lead_time, …), whether it has one start or several.
+    """A forecast with one start or several, with dimensions (start, lead_time, …).
 
     Args:
         forecast: with coordinates `lead_time` and `forecast_reference_time`, a scalar or along `start`.
@@ -18,9 +18,8 @@ def by_lead_time(forecast: xr.Dataset) -> xr.Dataset:
     """
     for name in ("lead_time", "forecast_reference_time"):
         if name not in forecast.coords:
-            raise KeyError(
-                f"a forecast needs a coordinate {name!r}; it has {sorted(map(str, forecast.coords))}"
-            )
+            known = sorted(map(str, forecast.coords))
+            raise KeyError(f"a forecast needs a coordinate {name!r}; it has {known}")
     if "time" in forecast.dims:
         forecast = forecast.swap_dims(time="lead_time")
     if "start" not in forecast.dims:
@@ -36,29 +35,24 @@ def fields_like(
     *,
     at_start: bool = False,
 ) -> xr.Dataset:
-    """Fields for the valid times of a forecast, such as the truth from a store, laid out like it.
+    """Fields at the valid times of a forecast, such as the truth from a store, in its layout.
 
     Args:
         forecast: one start or several.
-        evaluate: from distinct, ascending dates (N,) and the names of the forecast's variables to their
-            fields (N, variable, cell).
-        at_start: take the fields of the start of each forecast instead, which is the persistence forecast.
+        evaluate: returns fields (N, variable, cell) for distinct, ascending dates (N,) and names of
+            variables.
+        at_start: take the fields at the start of each forecast instead: persistence.
 
     Returns:
         The forecast's variables with dimensions (start, lead_time, cell).
     """
     forecast = by_lead_time(forecast)
     names = [str(name) for name in forecast.data_vars]
-    lead = forecast["lead_time"].values.astype("timedelta64[s]")
-    dates = forecast["forecast_reference_time"].values.astype("datetime64[s]")[:, None] + lead * (
-        not at_start
-    )
+    lead = forecast["lead_time"].values.astype("timedelta64[s]") * (not at_start)
+    dates = forecast["forecast_reference_time"].values.astype("datetime64[s]")[:, None] + lead
     distinct, position = np.unique(dates, return_inverse=True)
     fields = np.asarray(evaluate(distinct, names))[position.reshape(dates.shape)]
-    coords = {
-        name: forecast[name] for name in ("lead_time", "forecast_reference_time", "latitude", "longitude")
-    }
-    return xr.Dataset(
-        {name: (("start", "lead_time", "cell"), fields[:, :, i]) for i, name in enumerate(names)},
-        coords=coords,
-    )
+    dims = ("start", "lead_time", "cell")
+    kept = ("lead_time", "forecast_reference_time", "latitude", "longitude")
+    variables = {name: (dims, fields[:, :, i]) for i, name in enumerate(names)}
+    return xr.Dataset(variables, {name: forecast[name] for name in kept})

@@ -1,4 +1,4 @@
-"""The protocol: forecasts from evenly spaced starts, scored against a store and simple forecasts."""
+"""The protocol: forecasts from evenly spaced starts, scored against a store and baselines."""
 
 from __future__ import annotations
 
@@ -41,17 +41,8 @@ def forecast_ensembles(
 ) -> xr.Dataset:
     """Forecast an ensemble from each of several starts.
 
-    Args:
-        forecaster: makes the forecasts.
-        starts: (start,) dates.
-        steps: as `Forecaster.rollout`.
-        members: likewise.
-        seed: likewise.
-        settings: likewise.
-        data: likewise.
-        progress: show a bar.
-        folder: keeps the forecast of each start in a file there, and reuses those of earlier calls with the
-            same weights and settings; the result is then read from the files lazily.
+    Further arguments as `Forecaster.rollout`. With a `folder`, the forecast of each start is kept in a file
+    there, reused by later calls with the same weights and settings, and read lazily.
 
     Returns:
         Dataset with dims (start, lead_time, ensemble, cell).
@@ -62,9 +53,8 @@ def forecast_ensembles(
         asked = {"steps": steps, "members": str(members), "seed": seed, "store": store.path}
         folder = Path(folder) / _key(forecaster, settings, asked)
         folder.mkdir(parents=True, exist_ok=True)
-    forecasts = []
+    forecasts, about = [], f"{len(starts)} forecasts of {steps} × {lead_name(forecaster.step)}"
     with Progress(transient=True, disable=not progress) as bar:
-        about = f"{len(starts)} forecasts of {steps} × {lead_name(forecaster.step)}"
         for start in bar.track(starts, description=about):
             path = folder and folder / f"{np.datetime_as_string(start, 'm').replace(':', '')}.nc"
             if path is None or not path.exists():
@@ -90,29 +80,18 @@ def deterministic_forecast(
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> xr.Dataset:
-    """The deterministic forecast of the same network: one call a step, rolled out.
+    """The deterministic forecast of the same network: a rollout with one call a step.
 
-    With one noise level, and no churn, the sampler answers D(y; sigma_max), the mean of all that may follow.
-    Of the checkpoint's sampling defaults only sigma_max counts, the level its own schedule begins with.
-    Arguments as `forecast_ensembles`.
+    With one noise level and no churn, the sample is D(y; sigma_max), the mean of the forecast distribution;
+    sigma_max is the first level of the checkpoint's schedule. Arguments as `forecast_ensembles`.
 
     Returns:
         Dataset with dims (start, lead_time, cell).
     """
-    highest = forecaster.settings.sigmas()[0].item()
-    one_call = forecast_ensembles(
-        forecaster,
-        starts,
-        steps,
-        [0],
-        seed=seed,
-        settings=forecaster.settings.override(
-            {"schedule_type": "manual", "sigmas": [highest]}, {"sampler": "euler"}
-        ),
-        data=data,
-        progress=progress,
-        folder=folder,
-    )
+    schedule = {"schedule_type": "manual", "sigmas": [forecaster.settings.sigmas()[0].item()]}
+    settings = forecaster.settings.override(schedule, {"sampler": "euler"})
+    kept: dict[str, Any] = {"seed": seed, "data": data, "progress": progress, "folder": folder}
+    one_call = forecast_ensembles(forecaster, starts, steps, [0], settings=settings, **kept)
     return one_call.isel(ensemble=0, drop=True)
 
 
@@ -128,7 +107,7 @@ def run_protocol(
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Forecast from several starts and score it, beside the deterministic forecast.
+    """Forecast from several starts and score the forecasts, also against the deterministic one.
 
     Arguments as `forecast_ensembles`.
 
@@ -136,20 +115,9 @@ def run_protocol(
         The forecast, (start, lead_time, ensemble, cell), and its scores, see `score`.
     """
     store = forecaster.reader(data).store
-    single = deterministic_forecast(
-        forecaster, starts, steps, seed=seed, data=store, progress=progress, folder=folder
-    )
-    forecast = forecast_ensembles(
-        forecaster,
-        starts,
-        steps,
-        members,
-        seed=seed,
-        settings=settings,
-        data=store,
-        progress=progress,
-        folder=folder,
-    )
+    kept: dict[str, Any] = {"seed": seed, "data": store, "progress": progress, "folder": folder}
+    single = deterministic_forecast(forecaster, starts, steps, **kept)
+    forecast = forecast_ensembles(forecaster, starts, steps, members, settings=settings, **kept)
     return forecast, score(forecast, store, {"deterministic": single}, progress=progress)
 
 
@@ -160,20 +128,17 @@ def score(
     *,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Scores of a forecast against a store and simple forecasts, with confidence intervals.
+    """Scores of a forecast against a store and baselines, with confidence intervals, see `summary.summarise`.
 
-    One start is in memory at a time. Baselines are persistence, climatology, and the weather of other years
-    if the store has it for all starts; its extremes are the events. Spectra are those of the globe.
+    One start is in memory at a time. Baselines are persistence, climatology, and a climatological ensemble if
+    the store has enough years for all starts; its extremes define the events. Only global fields have
+    spectra.
 
     Args:
-        forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell); variables the store lacks
-            are an error.
-        store: holds all valid times.
-        baselines: further forecasts by name, laid out alike, such as the deterministic one.
+        forecast: (start, lead_time, ensemble, cell) or (time, ensemble, cell).
+        store: with its variables at all valid times.
+        baselines: further forecasts by name in the same layout, such as the deterministic one.
         progress: show a bar.
-
-    Returns:
-        Scores, see `summary.summarise`.
     """
     forecast = by_lead_time(forecast)
     weights = area_weights(store.latitudes, store.longitudes)
@@ -187,23 +152,17 @@ def score(
             compared = baselines_of(one, store, climatology)
             ensemble = compared.get("climatological_ensemble")
             further = {name: by_lead_time(other).isel(start=[i]) for name, other in (baselines or {}).items()}
-            case = case_means(
-                one,
-                truth_of(one, store),
-                weights,
-                compared | further,
-                climatology=compared["climatology"],
-                events=None if ensemble is None else extremes(ensemble),
-                spectrum=spectrum,
-            )
-            means.append(case)
-    # A score that some starts lack would be an average over fewer starts than the others.
+            events = None if ensemble is None else extremes(ensemble)
+            case: dict[str, Any] = {"climatology": compared["climatology"], "events": events}
+            case |= {"baselines": compared | further, "spectrum": spectrum}
+            means.append(case_means(one, truth_of(one, store), weights, **case))
+    # Only scores that all starts have: the others would be averages over fewer starts.
     common = [name for name in means[0].data_vars if all(name in case for case in means)]
     return summarise(xr.concat([case[common] for case in means], "start", combine_attrs="override"))
 
 
 def _key(forecaster: Forecaster, settings: SamplingSettings, asked: Mapping[str, Any]) -> str:
-    """A name for all that a forecast depends on: the weights and the settings."""
+    """A hash of everything a forecast depends on: the weights and the settings."""
     document = json.dumps([asked, settings.as_dict()], sort_keys=True, default=str)
     digest = hashlib.blake2b(document.encode(), digest_size=8)
     for tensor in forecaster.model.state_dict().values():

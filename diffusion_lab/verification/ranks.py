@@ -1,9 +1,9 @@
-"""Rank histograms, and a test of flatness that knows how alike neighbouring places are.
+"""Rank histograms, and a test of their flatness that accounts for spatial correlation.
 
 A truth that is exchangeable with the members takes each rank among them equally often (Hamill 2001,
-doi:10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2). The χ² test of that counts thousands of cells as so
-many independent draws, though a globe holds a few dozen, and rejects every ensemble. Here each member is put
-in the truth's place instead: how far from flat its histogram is tells how far a truth's may be.
+doi:10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2). The usual χ² test treats thousands of cells as
+independent, though a globe has only a few dozen degrees of freedom, and rejects every ensemble. Here each
+member takes the place of the truth instead, which shows how far from flat a histogram can be by chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PERMUTATIONS = 999
 
 
 def rank_table(forecast: Float64, truth: Float64, weights: Float64) -> Float64:
-    """How often the truth, and each member put in its place, takes each rank among the others.
+    """How often the truth, and each member in its place, takes each rank among the others.
 
     Ties share their ranks evenly. Cells with a missing value are left out.
 
@@ -43,30 +43,28 @@ def _rank_table_of_case(fields: Float64, weights: Float64) -> Float64:
     if not known.any():
         return np.full((len(fields), len(fields)), np.nan)
     fields, weights = fields[:, known], weights[known] / weights[known].sum()
-    # Of the ranks 0 … M those that a candidate shares with its ties.
+    # The ranks, of 0 … M, that a candidate shares with its ties.
     lowest, highest = (rankdata(fields, method, axis=0) - 1 for method in ("min", "max"))
     share = weights / (highest - lowest + 1)
-    return np.stack(
-        [np.where((lowest <= rank) & (rank <= highest), share, 0).sum(axis=1) for rank in range(len(fields))],
-        axis=1,
-    )
+    taken = [(lowest <= rank) & (rank <= highest) for rank in range(len(fields))]
+    return np.stack([np.where(at, share, 0).sum(axis=1) for at in taken], axis=1)
 
 
 def flatness(table: xr.DataArray, seed: int = 0) -> xr.Dataset:
     """How far rank histograms are from flat, and whether chance explains it.
 
-    The distance is Σ_k (f_k − 1/(M + 1))². Under the hypothesis that truth and members are exchangeable, each
-    of the M + 1 fields of a start could as well have been the truth; the p-value is the share of such
-    choices, one for each start at random, that lead to a distance as large. It is exact whatever the
-    correlations in space, for starts independent of each other.
+    The distance is Σ_k (f_k − 1/(M + 1))². If truth and members are exchangeable, each of the M + 1 fields of
+    a start could as well have been the truth. The p-value is the share of random choices of one field for
+    each start that lead to at least this distance. It is exact for any spatial correlation and independent
+    starts.
 
     Args:
-        table: (start, …, candidate, rank) from `rank_table`, the truth the first candidate.
+        table: (start, …, candidate, rank) from `rank_table`; the first candidate is the truth.
         seed: of the choices.
 
     Returns:
         `reliability_index`, Σ_k |f_k − 1/(M + 1)| (Delle Monache et al. 2006, doi:10.1029/2005JD006917), and
-        `rank_p`, both (…): a p-value below 0.05 says that the histogram is not flat.
+        `rank_p`, both (…); a p-value below 0.05 indicates that the histogram is not flat.
     """
     table = table.transpose("start", ..., "candidate", "rank")
     values, count = table.values, table.sizes["rank"]
@@ -77,7 +75,7 @@ def flatness(table: xr.DataArray, seed: int = 0) -> xr.Dataset:
     observed = np.nanmean(values[..., 0, :], axis=0)
     rng = np.random.default_rng(seed)
     starts = np.arange(len(values))
-    # Not more than rounding apart: where choices repeat, as with one start, equal distances must count.
+    # Where choices repeat, as with one start, distances that are equal up to rounding must count.
     needed = distance(observed) * (1 - 1e-9)
     as_far = sum(
         distance(np.nanmean(values[starts, ..., rng.integers(count, size=len(starts)), :], axis=0)) >= needed

@@ -1,11 +1,10 @@
-"""Power spectra of global fields: do members have as much weather at each scale as the truth?
+"""Power spectra of global fields.
 
     spectrum = PowerSpectrum(latitudes, longitudes)
     power = spectrum(members)                       # (16, 2048) -> (16, 22): wavenumbers 0 … 21
 
 A field is expanded in the spherical harmonics of `noise.spherical_harmonics`, f = Σ a_lm Y_lm, which have
-mean square 1; the power at the total wavenumber l is Σ_m a_lm²: the part of the mean square of f at that
-scale.
+mean square 1. The power at total wavenumber l, Σ_m a_lm², is the part of the mean square of f at that scale.
 """
 
 import numpy as np
@@ -17,31 +16,31 @@ from diffusion_lab.graphs import area_weights
 from diffusion_lab.graphs.sphere import gaussian_latitudes
 from diffusion_lab.noise import spherical_harmonics
 
-_MOST_WAVENUMBERS = 40  # by default: of a fine grid, more would need gigabytes of harmonics
-_WORST_GRAM = 0.1  # smallest eigenvalue; 1 for harmonics that are orthonormal on the nodes
+_MOST_WAVENUMBERS = 40  # by default; on a fine grid, more would need gigabytes for the harmonics
+_WORST_GRAM = 0.1  # smallest eigenvalue allowed; 1 for harmonics that are orthonormal on the nodes
 
 
 class PowerSpectrum:
     """Power at each total wavenumber of fields on nodes that cover the sphere.
 
-    The coefficients are the weighted least-squares fit, a = (Yᵀ W Y)⁻¹ Yᵀ W f: exact for a field without
-    power above `max_wavenumber`, on any nodes that resolve it. On a Gaussian grid W holds the quadrature
-    weights, YᵀWY = 1, and the fit is the usual spherical harmonic transform.
+    The coefficients are a weighted least-squares fit, a = (Yᵀ W Y)⁻¹ Yᵀ W f: exact for a field without power
+    above `max_wavenumber`, on any nodes that resolve it. On a Gaussian grid W are the quadrature weights,
+    YᵀWY = 1, and the fit is the usual spherical harmonic transform.
     """
 
     def __init__(
         self, latitudes: ArrayLike, longitudes: ArrayLike, max_wavenumber: int | None = None
     ) -> None:
-        """Compute the fit, which any number of fields may then share.
+        """Compute the fit for any number of fields.
 
         Args:
             latitudes: degrees north (grid,).
             longitudes: degrees east (grid,).
-            max_wavenumber: highest total wavenumber L; by default the nodes are four times as many as the
-                harmonics, (L + 1)² = grid / 4, which gives 21 for 64×32 nodes, and L is 40 at most.
+            max_wavenumber: highest total wavenumber L; by default (L + 1)² = grid / 4, which gives 21 for
+                64×32 nodes, and at most 40.
 
         Raises:
-            ValueError: if the nodes do not determine the harmonics, such as those of a limited area.
+            ValueError: if the nodes do not determine the harmonics, as in a limited area.
         """
         latitudes, longitudes = np.asarray(latitudes, np.float64), np.asarray(longitudes, np.float64)
         if max_wavenumber is None:
@@ -62,8 +61,8 @@ class PowerSpectrum:
     def __call__(self, fields: Tensor) -> Tensor:
         """Power of fields (…, grid) at each wavenumber, float64 (…, L + 1), in their units squared.
 
-        Its sum over all wavenumbers is the mean square over the sphere (Parseval); that from 1 is the
-        variance. A field with missing values has the power NaN.
+        The sum over all wavenumbers is the mean square over the sphere (Parseval), and from 1 the variance.
+        Fields with missing values have NaN.
         """
         coefficients = fields.double() @ self._analysis.to(fields.device)
         power = coefficients.square().split([2 * n + 1 for n in self.wavenumbers.tolist()], dim=-1)
@@ -71,14 +70,14 @@ class PowerSpectrum:
 
 
 def quadrature_weights(latitudes: ArrayLike, longitudes: ArrayLike) -> NDArray[np.float64]:
-    """Weights (grid,), of sum 1, for means over the sphere.
+    """Weights (grid,), summing to 1, for means over the sphere.
 
-    Those of Gauss and Legendre for a Gaussian grid, full or reduced, which integrate harmonics exactly to
-    twice the number of latitudes less one; areas of the nodes' cells for any other nodes.
+    Gauss-Legendre weights on a full or reduced Gaussian grid, exact for harmonics up to twice the number of
+    latitudes minus one; cell areas for any other nodes.
     """
     latitudes, longitudes = np.asarray(latitudes, np.float64), np.asarray(longitudes, np.float64)
     rows, row, count = np.unique(latitudes.round(4), return_inverse=True, return_counts=True)
-    # Gaussian grids of thousands of rows are nowhere, nodes of no rows are; files round to 0.001 degrees.
+    # No Gaussian grid has thousands of rows, but scattered nodes do. Files round to 0.001 degrees.
     if (
         1 < len(rows) < 3000
         and np.allclose(rows[::-1], gaussian_latitudes(len(rows)), atol=2e-3)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from diffusion_lab.verification.events import event_scores
 from diffusion_lab.verification.ranks import flatness
 
-_FEWEST_STARTS = 5  # fewer do not show how much a score varies from start to start
+_FEWEST_STARTS = 5  # for confidence intervals
 _RESAMPLES = 1000
 LEVEL = 0.95
 
@@ -18,9 +18,9 @@ def summarise(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
     """Scores from case means.
 
     Args:
-        means: from `case_means`, of all starts or a choice of them.
+        means: from `case_means`, of all starts or some.
         block: starts in a block of the bootstrap, see `intervals`.
-        seed: of all that is drawn.
+        seed: of the random draws.
 
     Returns:
         (variable, lead_time): `fair_crps`, `rmse` of the ensemble mean, `spread`, `bias` and `energy_score`
@@ -44,9 +44,8 @@ def summarise(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
 def intervals(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.Dataset:
     """95 % confidence intervals of scores, by a circular block bootstrap over starts.
 
-    Starts that follow each other share their weather or their season, so whole blocks of them are drawn
-    (Politis & Romano 1992). Percentiles of the scores of 1,000 resamples; a skill is resampled with forecast
-    and baseline together.
+    Consecutive starts share their weather or season, so whole blocks are drawn (Politis & Romano 1992). The
+    bounds are percentiles of the scores of 1,000 resamples; a skill resamples forecast and baseline together.
 
     Args:
         means: from `case_means`, starts in order of time.
@@ -63,7 +62,7 @@ def intervals(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
         return xr.full_like(scores.astype(np.float64), np.nan).expand_dims(bound=bounds)
     counts = resampled_counts(starts, block or round(starts ** (1 / 3)), _RESAMPLES, seed)
     weights = xr.DataArray(counts.astype(np.float64), dims=("resample", "start"))
-    # Of the rank table the truth's row alone, or a thousand tables would fill the memory.
+    # Only the truth's row of the rank table, or a thousand tables would fill the memory.
     few = means.isel(candidate=[0], missing_dims="ignore")
     resampled = _scores_of(few.weighted(weights).mean("start", keep_attrs=True))
     return resampled.quantile(bounds, "resample").rename(quantile="bound")
@@ -72,8 +71,8 @@ def intervals(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
 def resampled_counts(starts: int, block: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """How often each start is in each resample of circular blocks, (resample, start).
 
-    As `scores.processing.block_bootstrap` draws them, which needs NumPy's global generator and all resampled
-    data in memory.
+    As in `scores.processing.block_bootstrap`, which needs NumPy's global generator and all resampled data in
+    memory.
     """
     rng = np.random.default_rng(seed)
     first = rng.integers(starts, size=(resamples, -(-starts // block), 1))
@@ -82,7 +81,7 @@ def resampled_counts(starts: int, block: int, resamples: int, seed: int) -> NDAr
 
 
 def names_of_baselines(scores: xr.Dataset) -> list[str]:
-    """The forecasts that the scores of `summarise` are compared with."""
+    """The baselines in the scores of `summarise`."""
     return [str(name).removesuffix("_rmse") for name in scores.data_vars if str(name).endswith("_rmse")]
 
 

@@ -1,21 +1,21 @@
-"""The sampler search: which schedule and solver make the best ensemble for a given number of network calls.
+"""The sampler search, with Optuna.
 
     result = search_sampler(load_forecaster("example-tendency"), dates, budget=60, max_calls=20)
     forecaster.rollout(date, steps=10, members=16, settings=result.settings).dataset()
 
-Optuna's TPE proposes settings, the scores of `SettingScorer` tell it how they did. One objective is searched,
-not two: the front of score against cost is read off the trials afterwards. A search with two objectives would
-spend its trials along the whole front, cannot stop bad trials early, and asks for a decision that the limit
-`max_calls` has already taken. A trial is stopped when it lags behind those that needed *no more* calls, so
-that cheap settings, which the front is made of, are not held against expensive ones.
+Optuna's TPE proposes settings, and `SettingScorer` scores them. There is one objective; the Pareto front of
+score against cost follows from the trials. With two objectives, Optuna would spread its trials along the
+whole front and could not stop bad ones early. A trial is stopped when it lags behind those with *no more*
+calls, so cheap settings are not compared with expensive ones.
 
-In a `folder` a search can be stopped at any moment and goes on when it is called again: each trial's random
-numbers depend on the seed and the number of trials before it alone, so it ends where it would have anyway.
+With a `folder`, a search can be stopped at any moment and continued by another call. The random numbers of a
+trial depend only on the seed and the number of trials before it, so the result is the same.
 """
 
 from __future__ import annotations
 
 import json
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,20 +39,19 @@ from diffusion_lab.stores.store import Store
 from diffusion_lab.verification.search.scoring import Objective, SettingScorer, mean_fair_crps
 from diffusion_lab.verification.search.space import SearchSpace, network_calls
 
-_STARTUP_TRIALS = 10  # random ones, among them the first guesses, before TPE models what was seen
+_STARTUP_TRIALS = 10  # random or guessed, before TPE models the results
 _DATES_BEFORE_STOPPING, _TRIALS_BEFORE_STOPPING = 2, 3
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        study: Optuna's, for its own tools.
+        study: of Optuna, for its tools.
         settings: the best ones.
-        score: its objective, averaged over the dates searched on: the best of many, so flattered by chance.
-        calls: network calls it needs for a forecast step.
+        score: their mean objective over the dates searched; the best of many, so biased low.
+        calls: their network calls for a forecast step.
     """
 
     study: optuna.Study
@@ -74,8 +73,7 @@ class SearchResult:
         """A row for each trial: number, state, score (the mean so far if stopped), calls and all settings."""
         rows: list[dict[str, Any]] = []
         for trial in finished(self.study):
-            settings = _settings(trial)
-            seen = trial.intermediate_values
+            settings, seen = _settings(trial), trial.intermediate_values
             row = {
                 "trial": len(rows),
                 "state": "complete" if trial.state == TrialState.COMPLETE else "stopped",
@@ -88,19 +86,18 @@ class SearchResult:
 
     @property
     def pareto_front(self) -> pd.DataFrame:
-        """The complete trials that no other beats in score with as many or fewer calls, by calls."""
+        """The complete trials that no other with as many or fewer calls beats, by calls."""
         done = self.trials.query("state == 'complete'").sort_values(["calls", "score"])
         return done[done["score"] < done["score"].cummin().shift(fill_value=np.inf)]
 
     @property
     def importance(self) -> dict[str, float]:
-        """How much each parameter decided whether a trial was among the best tenth, in parts of 1.
+        """Importance of each parameter for being among the best tenth of trials, summing to 1.
 
-        PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), in its form for parameters that not all trials
-        have. Empty where too few trials were run to the end to tell.
+        PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), in its form for conditional parameters. Empty if
+        too few trials are complete.
         """
-        complete = [t for t in self.study.trials if t.state == TrialState.COMPLETE]
-        if len(complete) < _STARTUP_TRIALS:
+        if len(_complete(self.study)) < _STARTUP_TRIALS:
             return {}
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
@@ -126,36 +123,25 @@ def search_sampler(
 
     Args:
         forecaster: makes the forecasts.
-        dates: (start,) dates to score on. Keep others apart to judge the result by.
-        space: what to choose from; `SearchSpace()` if left out.
-        budget: trials in all, those of earlier calls in the same folder included.
-        max_calls: most network calls for a forecast step; settings that need more are never run.
-        minutes: begin no trial after so long, whatever the budget.
+        dates: (start,) dates to score on. Evaluate the result on others.
+        space: what to choose from; `SearchSpace()` by default.
+        budget: total number of trials, including those of earlier calls in the same folder.
+        max_calls: limit of network calls for a forecast step.
+        minutes: time after which no trial begins.
         steps: forecast steps.
         members: ensemble size.
         seed: of the members' noise, which is the same in all trials, and of the search.
-        data: store, path or shipped name; None for the one the checkpoint names.
-        objective: what is to be small, see `scoring.Objective`.
+        data: see `Forecaster.reader`.
+        objective: to minimise, see `scoring.Objective`.
         folder: of the study (`study.journal`) and all scores; None keeps them in memory.
         progress: show a bar with the best so far.
-
-    Returns:
-        The best setting and all trials.
 
     Raises:
         ValueError: no setting of the space is within `max_calls`, or the folder holds another search.
     """
     space = (space or SearchSpace()).within(max_calls)
-    scorer = SettingScorer(
-        forecaster,
-        dates,
-        steps=steps,
-        members=members,
-        seed=seed,
-        data=data,
-        objective=objective,
-        folder=folder,
-    )
+    options: dict[str, Any] = {"steps": steps, "members": members, "seed": seed, "data": data}
+    scorer = SettingScorer(forecaster, dates, objective=objective, folder=folder, **options)
     identity = scorer.identity | {"max_calls": max_calls, "space": space.model_dump(mode="json")}
     began, guesses = monotonic(), space.guesses(max_calls)
     with _quiet(), _bar(progress) as bar:
@@ -176,8 +162,12 @@ def search_sampler(
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were run to the end or stopped for being worse, not those that were interrupted."""
-    return study.get_trials(deepcopy=False, states=_DONE)
+    """The trials that are complete or were stopped early, without those that were interrupted."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _settings(trial: FrozenTrial) -> SamplingSettings:
@@ -191,14 +181,14 @@ def _run_trial(
     max_calls: int,
     advance: Callable[[float], None],
 ) -> None:
-    """Score one setting on one date after the other, unless it lags behind."""
+    """Score one setting on date after date until it lags behind."""
     trial = study.ask()
     settings = space.suggest(trial, max_calls, scorer.forecaster.settings)
     calls = network_calls(settings)
     trial.set_user_attr("settings", settings.as_dict())
     trial.set_user_attr("calls", calls)
     scores: list[float] = []
-    # In random order: the first few dates should not all be of one season.
+    # In random order: the first few dates should not all be in one season.
     for index in np.random.default_rng(scorer.seed).permutation(len(scorer.starts)):
         try:
             scores.append(scorer(settings, int(index)))
@@ -214,31 +204,29 @@ def _run_trial(
 
 
 def _lags(study: optuna.Study, calls: int, scores: Sequence[float]) -> bool:
-    """Whether the mean so far is above the median of those that needed no more calls, on the same dates."""
+    """Whether the mean so far is above the median of the trials with no more calls, on the same dates."""
     rivals = [
         trial.intermediate_values[len(scores)]
-        for trial in finished(study)
-        if trial.state == TrialState.COMPLETE and trial.user_attrs["calls"] <= calls
+        for trial in _complete(study)
+        if trial.user_attrs["calls"] <= calls
     ]
     enough = len(scores) >= _DATES_BEFORE_STOPPING and len(rivals) >= _TRIALS_BEFORE_STOPPING
     return enough and float(np.mean(scores)) > median(rivals)
 
 
 def _open_study(folder: Path | None, identity: dict) -> optuna.Study:
-    """A new study, or the one that the folder holds, if it is of the same search."""
+    """A new study, or the one in the folder if it belongs to the same search."""
     if folder is None:
         return optuna.create_study()
     folder.mkdir(parents=True, exist_ok=True)
-    journal = JournalFileBackend(str(folder / "study.journal"))
-    storage = optuna.storages.JournalStorage(journal)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
     known = study.user_attrs.setdefault("search", identity)
     for key, value in json.loads(json.dumps(identity)).items():
         if known[key] != value:
-            raise ValueError(
-                f"{folder} holds a search with another {key} ({_short(known[key])}, now {_short(value)}); "
-                "choose another folder, or delete it"
-            )
+            before, now = (textwrap.shorten(str(one), 40, placeholder="…") for one in (known[key], value))
+            found = f"{folder} holds a search with another {key} ({before}, now {now})"
+            raise ValueError(f"{found}; choose another folder, or delete it")
     study.set_user_attr("search", identity)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         study.tell(trial.number, state=TrialState.FAIL)  # interrupted
@@ -246,23 +234,17 @@ def _open_study(folder: Path | None, identity: dict) -> optuna.Study:
 
 
 def _result(study: optuna.Study) -> SearchResult:
-    if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
-        raise ValueError("no trial was run to its end; give the search more budget or another space")
+    if not _complete(study):
+        raise ValueError("no trial is complete; give the search more budget or another space")
     best = study.best_trial
     return SearchResult(study, _settings(best), study.best_value, best.user_attrs["calls"])
 
 
 def _best_line(study: optuna.Study) -> str:
-    complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
-    if not complete:
+    if not _complete(study):
         return ""
     best = study.best_trial
     return f"best {study.best_value:.4f}: {best.params['sampler']}, {best.user_attrs['calls']} calls"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 def _bar(shown: bool) -> Progress:
@@ -272,7 +254,7 @@ def _bar(shown: bool) -> Progress:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's line for every study and trial, and its notes on what is experimental."""
+    """Silence Optuna's line for every study and trial, and its warnings of experimental features."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,16 +1,17 @@
-"""One number for a sampler setting on one start date, and the test of whether one setting beats another.
+"""Scores of sampler settings on start dates, and the test of whether one setting beats another.
 
-Fields are divided by the mean absolute error of persistence, for each variable and lead time, before they are
-scored: what an objective returns has no unit, and is 1 for a forecast no better than persistence. So the
-variables count by how hard they are to forecast, which the climate's standard deviation, with its seasons and
-its contrast of pole and equator, would not give.
+Before scoring, fields are divided by the mean absolute error of persistence for each variable and lead time.
+The objective is then dimensionless, and 1 for a forecast no better than persistence, and variables are
+weighted by how hard they are to forecast. The climatological standard deviation, with its seasons and its
+contrast of pole and equator, would not do that.
 
-All settings are scored on the same dates with the same noise (`MemberNoise`, common random numbers), so that
-what differs between two of them is the setting.
+All settings are scored on the same dates with the same noise (`MemberNoise`, common random numbers), so
+scores differ only because of the setting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -33,7 +34,7 @@ from diffusion_lab.verification.ensemble import area_mean, baseline_means, fair_
 Objective = Callable[[Tensor, Tensor, Tensor], float]
 """(forecast (lead, ensemble, grid, variable), truth (lead, grid, variable), area weights (grid,)) → a number.
 
-The less, the better. Fields are float64 in units of persistence's mean absolute error.
+Smaller is better. Fields are float64 in units of the mean absolute error of persistence.
 """
 
 
@@ -47,23 +48,22 @@ class SettingScorer:
 
     Args:
         forecaster: makes the forecasts.
-        starts: (start,) dates to forecast from; the store holds their valid times.
+        starts: (start,) dates to forecast from.
         steps: forecast steps.
-        members: ensemble size, 2 or more. The fair CRPS is unbiased for any, so few members and more dates
-            tell more for the same cost.
+        members: ensemble size, 2 or more. The fair CRPS is unbiased for any size, so more dates with few
+            members tell more for the same cost.
         seed: of the members' noise.
-        data: store, path or shipped name; None for the one the checkpoint names.
-        objective: what is to be small.
-        folder: keeps each score in `scores.jsonl` there, so that none is computed twice; None keeps nothing.
+        data: see `Forecaster.reader`.
+        objective: to minimise.
+        folder: caches each score in `scores.jsonl` there.
 
     Attributes:
         starts: as given.
-        persistence: (lead, variable), the error in physical units that fields are divided by.
-        identity: what a score depends on besides the setting: the weights, the data, dates, members, seed.
+        persistence: (lead, variable), its mean absolute error in physical units.
+        identity: what scores depend on besides the setting: weights, data, dates, members, seed.
 
     Raises:
-        ValueError: if there is no start, or a variable never changes or is missing, so that persistence
-            has no error.
+        ValueError: if there is no start, or persistence has no error for a variable.
     """
 
     def __init__(
@@ -96,9 +96,7 @@ class SettingScorer:
         if not (self.persistence > 0).all():
             names = forecaster.variables.output
             bad = [names[i] for i in (~(self.persistence > 0)).any(0).nonzero()[:, 0]]
-            raise ValueError(
-                f"persistence has no error to measure by for {', '.join(bad)}: constant or missing"
-            )
+            raise ValueError(f"persistence has no error for {', '.join(bad)}: constant or missing")
         self.identity = {
             "weights": _fingerprint(forecaster.model),
             "data": str(self._store.path),
@@ -108,16 +106,24 @@ class SettingScorer:
             "seed": seed,
             "objective": objective.__qualname__,
         }
-        self._cache = _Cache(None if folder is None else Path(folder) / "scores.jsonl")
+        self._path = None if folder is None else Path(folder) / "scores.jsonl"
+        self._known = _read_scores(self._path)
 
     def __call__(self, settings: SamplingSettings, index: int) -> float:
-        """The objective of some settings on start `index`.
+        """The objective of settings on start `index`.
 
         Raises:
-            FloatingPointError: the sampler reached NaN or infinity.
+            FloatingPointError: the denoiser returned NaN or infinity.
         """
-        key = [self.identity, settings.as_dict(), str(self.starts[index])]
-        return self._cache.get(key, lambda: self._score(settings, index))
+        key = json.dumps([self.identity, settings.as_dict(), str(self.starts[index])], sort_keys=True)
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        if digest not in self._known:
+            self._known[digest] = self._score(settings, index)
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"key": digest, "score": self._known[digest]}) + "\n")
+        return self._known[digest]
 
     def _score(self, settings: SamplingSettings, index: int) -> float:
         rollout = self.forecaster.rollout(
@@ -135,10 +141,10 @@ class Comparison:
     Attributes:
         starts: (start,) dates.
         scores: (start,) of the candidate.
-        reference: (start,) of the setting it is compared with.
+        reference: (start,) of the reference.
         difference: mean of scores − reference; below 0 the candidate is better.
-        interval: 95 % confidence interval of that mean.
-        confidence: that the mean over all dates there could be is below 0.
+        interval: its 95 % confidence interval.
+        confidence: that its expectation is below 0.
     """
 
     starts: NDArray[np.datetime64]
@@ -167,12 +173,12 @@ def compare_scores(
     reference: NDArray[np.float64],
     lead_time: np.timedelta64,
 ) -> Comparison:
-    """Test by the differences on each date whether scores are lower than those of a reference.
+    """Test whether scores are lower than those of a reference on the same dates.
 
-    The Diebold-Mariano test in the form of Harvey, Leybourne & Newbold (1997, Int. J. Forecasting 13) with
-    Student's t, from the `scores` library: a paired t-test that allows for forecasts which overlap in time.
-    A bootstrap of whole blocks of dates needs many blocks; the t-test holds for the dozen dates that a user
-    can afford, as each difference is itself an average over the globe, and so nearly normal.
+    The Diebold-Mariano test of Harvey, Leybourne & Newbold (1997, Int. J. Forecasting 13) with Student's t,
+    from the `scores` library: a paired t-test that allows for forecasts overlapping in time. A block
+    bootstrap needs many dates; the t-test holds for a dozen, as each difference is a global average and so
+    nearly normal.
 
     Args:
         starts: (start,) ascending, evenly spaced dates, three or more.
@@ -194,44 +200,28 @@ def compare_scores(
     difference = np.asarray(scores) - np.asarray(reference)
     if np.ptp(difference) == 0:  # the same setting, say
         mean = float(difference[0])
-        return Comparison(
-            starts, scores, reference, mean, (mean, mean), 0.5 if mean == 0 else float(mean < 0)
-        )
-    series = xr.DataArray(difference[None], dims=("series", "start"), coords={"h": ("series", [horizon])})
-    series = series.assign_coords(series=[0])
+        confidence = 0.5 if mean == 0 else float(mean < 0)
+        return Comparison(starts, scores, reference, mean, (mean, mean), confidence)
+    coords = {"series": [0], "h": ("series", [horizon])}
+    series = xr.DataArray(difference[None], coords, ("series", "start"))
     test = diebold_mariano(series, "series", "h", method="HLN", statistic_distribution="t").isel(series=0)
     low, high = sorted([float(test.ci_lower), float(test.ci_upper)])
-    return Comparison(
-        starts, scores, reference, float(test["mean"]), (low, high), 1 - float(test.confidence_gt_0)
-    )
+    confidence = 1 - float(test.confidence_gt_0)
+    return Comparison(starts, scores, reference, float(test["mean"]), (low, high), confidence)
 
 
-class _Cache:
-    """Numbers by a key of plain values, kept in a file of JSON lines."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.known = path, {}
-        if path is not None and path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # a line whose writing was interrupted
-                    continue
-                self.known[entry["key"]] = entry["score"]
-
-    def get(self, key: object, compute: Callable[[], float]) -> float:
-        digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
-        if digest not in self.known:
-            self.known[digest] = compute()
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a") as file:
-                    file.write(json.dumps({"key": digest, "score": self.known[digest]}) + "\n")
-        return self.known[digest]
+def _read_scores(path: Path | None) -> dict[str, float]:
+    known = {}
+    if path is not None and path.is_file():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line whose writing was interrupted
+                entry = json.loads(line)
+                known[entry["key"]] = entry["score"]
+    return known
 
 
 def _fingerprint(model: ForecastModel) -> str:
-    """A hash of the weights: a checkpoint may be replaced by another of the same name."""
+    """A hash of the weights: a checkpoint may be replaced by another with the same name."""
     digest = hashlib.blake2b(digest_size=8)
     for weight in model.parameters():
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -1,7 +1,7 @@
-"""What a sampler search chooses from, and how Optuna's parameters become settings of a forecast.
+"""The space of a sampler search, and the settings for a trial of Optuna.
 
-Not all parameters exist in all trials: ρ belongs to the Karras schedule, and churn to the samplers that know
-it. A parameter is asked for only where it acts, so that trials never differ in a parameter without effect.
+Parameters are conditional: ρ belongs to the Karras schedule, and churn to some samplers. A parameter is
+suggested only where it acts, so trials never differ in a parameter without effect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusion_lab.sampling import PRESETS, SamplingSettings
 if TYPE_CHECKING:
     from optuna import Trial
 
-_SCHEDULES = ("karras", "exponential", "cosine", "linear")  # whose levels follow from three or four numbers
+_SCHEDULES = ("karras", "exponential", "cosine", "linear")  # with three or four parameters
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
 
 
@@ -39,22 +39,21 @@ Choices = Annotated[tuple[str, ...], BeforeValidator(_as_choices)]
 
 
 class SearchSpace(BaseModel):
-    """Lowest and highest value of each number, and the names to choose from; one value keeps it fixed.
+    """Lowest and highest value of each number, and the names to choose from; a single value is fixed.
 
-    The defaults stay within the noise levels that the guide trains on, 0.02 … 100: outside of them a network
-    has seen nothing.
+    The defaults stay within the noise levels of the guide's training, 0.02 … 100.
 
     Attributes:
         sampler: names in `SAMPLERS`.
-        schedule_type: of "karras", "exponential", "cosine" and "linear".
-        num_steps: solver steps N; their number is further limited by the calls a search may use.
-        sigma_max: first noise level, searched on a logarithmic scale.
-        sigma_min: last noise level above 0, likewise.
+        schedule_type: "karras", "exponential", "cosine" or "linear".
+        num_steps: solver steps N, also limited by the network calls of a search.
+        sigma_max: first noise level, on a logarithmic scale.
+        sigma_min: last noise level above 0, on a logarithmic scale.
         rho: ρ of the Karras schedule.
-        S_churn: amount of churn; where the range begins at 0, no churn is a choice of its own.
-        S_min: lowest level that is churned, on a logarithmic scale.
-        S_max: highest level that is churned, likewise.
-        S_noise: standard deviation of the noise that churn adds.
+        S_churn: amount of churn; if the range begins at 0, trials also choose whether to churn.
+        S_min: lowest level with churn, on a logarithmic scale.
+        S_max: highest level with churn, on a logarithmic scale.
+        S_noise: standard deviation of the added noise.
 
     Raises:
         ValueError: an unknown name, or a range that is empty or overlaps another.
@@ -89,7 +88,7 @@ class SearchSpace(BaseModel):
         return self
 
     def within(self, max_calls: int) -> SearchSpace:
-        """The space without the samplers whose fewest steps need more network calls than allowed.
+        """The space without the samplers that need more network calls than allowed.
 
         Raises:
             ValueError: if none is left.
@@ -102,15 +101,15 @@ class SearchSpace(BaseModel):
         return self.model_copy(update={"sampler": tuple(samplers)})
 
     def suggest(self, trial: Trial, max_calls: int, defaults: SamplingSettings) -> SamplingSettings:
-        """Let a trial choose settings that need no more than `max_calls` network calls.
+        """Let a trial choose settings with at most `max_calls` network calls.
 
-        The trial chooses the number of calls, which means the same for all samplers; the number of steps is
-        the largest within that number.
+        The trial chooses the number of calls, which is comparable between samplers; the number of steps is
+        the largest possible.
 
         Args:
-            trial: Optuna's.
-            max_calls: most network calls for a forecast step.
-            defaults: options that are not searched, such as noise_correlation, stay as they are here.
+            trial: of Optuna.
+            max_calls: limit of network calls for a forecast step.
+            defaults: with the options that are not searched, such as noise_correlation.
         """
         sampler = trial.suggest_categorical("sampler", self.sampler)
         calls = trial.suggest_int("network_calls", min(self.num_steps[0], max_calls), max_calls)
@@ -131,10 +130,10 @@ class SearchSpace(BaseModel):
         return defaults.override(schedule, params)
 
     def guesses(self, max_calls: int) -> list[dict[str, Any]]:
-        """Parameters to try first: what the literature and exact targets recommend (see `samplers`).
+        """Parameters to try first, from the literature and exact targets (see `samplers`).
 
-        Each good sampler with the guide's schedule and all the calls there may be, the best one with half of
-        them, and the churn of GenCast (Price et al. 2023, arXiv:2312.15796).
+        Each good sampler with the guide's schedule and the most calls, the best one also with half of them,
+        and the churn of GenCast (Price et al. 2023, arXiv:2312.15796).
         """
         schedule = dict(PRESETS["guide"].noise_scheduler)
         del schedule["num_steps"]  # follows from the number of calls
@@ -159,7 +158,7 @@ class SearchSpace(BaseModel):
         return {key: self._number(trial, key, log=key in log) for key in _CHURN}
 
     def _number(self, trial: Trial, key: str, log: bool = False) -> float:
-        """A number of three digits, so that what is printed is exactly what was tried."""
+        """A number with three digits, so that printed settings are exact."""
         low, high = getattr(self, key)
         value = float(f"{trial.suggest_float(key, low, high, log=log):.3g}")
         return min(max(value, low), high)
@@ -176,20 +175,18 @@ class SearchSpace(BaseModel):
 
 def network_calls(settings: SamplingSettings) -> int:
     """Network calls of one forecast step, counted by running the sampler without a network."""
-    nothing = torch.zeros(1)
-    steps = list(settings.steps(lambda y, sigma: y, lambda draw: nothing))
-    return steps[-1].nfe
+    return list(settings.steps(lambda y, sigma: y, lambda draw: torch.zeros(1)))[-1].nfe
 
 
 @functools.cache
 def calls_of(sampler: str, num_steps: int) -> int:
-    """Network calls of a sampler by name, which follow from the number of steps alone."""
+    """Network calls of a sampler by name, which depend only on the number of steps."""
     schedule = {"schedule_type": "karras", "num_steps": num_steps, "sigma_max": 10.0, "sigma_min": 0.1}
     return network_calls(SamplingSettings(schedule, {"sampler": sampler}))
 
 
 def describe(settings: SamplingSettings) -> str:
-    """Settings in a line: `deis, karras, num_steps 18, sigma_max 80, …`."""
+    """Settings on one line: `deis, karras, num_steps 18, sigma_max 80, …`."""
     schedule, sampler = dict(settings.noise_scheduler), dict(settings.diffusion_sampler)
     words = [sampler.pop("sampler"), schedule.pop("schedule_type")]
     if sampler.get("S_churn", 0.0) == 0:

@@ -118,7 +118,7 @@ def test_a_setting_that_blows_up_is_passed_over(landscape):
     trials = search(landscape, 15).trials
     assert set(trials.query("sampler == 'heun'")["state"]) == {"stopped"}
     assert trials.query("sampler == 'heun'")["score"].isna().all()
-    with pytest.raises(ValueError, match="no trial was run to its end"):
+    with pytest.raises(ValueError, match="no trial is complete"):
         search(landscape, 3, SearchSpace(sampler="heun"))
 
 

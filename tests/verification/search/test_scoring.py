@@ -36,8 +36,8 @@ def test_the_score_is_in_units_of_persistences_error(landscape):
 
 
 def test_lead_times_are_averaged(landscape):
-    """After two days the truth is where it was: persistence makes no error to measure by."""
-    with pytest.raises(ValueError, match="persistence has no error to measure by for warm, windy"):
+    """After two days the truth has returned: persistence has no error."""
+    with pytest.raises(ValueError, match="persistence has no error for warm, windy"):
         SettingScorer(landscape, STARTS, steps=2)
     landscape.state = lambda day: np.array([[1.0, 4.0]] * 4) * day
     scorer = SettingScorer(landscape, STARTS, steps=2)
