@@ -1,7 +1,7 @@
-"""Targets whose denoiser is known in closed form: what samplers, tutorials and benchmarks are held against.
+"""Targets whose denoiser is known in closed form, as a reference for samplers, tutorials and benchmarks.
 
-A network can only be as right as its training; here D(y; σ) = E[clean | y] is exact at every σ, so what is
-left is the sampler's own error. All arithmetic follows y's dtype (float64 from a sampler).
+Here D(y; σ) = E[clean | y] is exact at every σ, so the only error is that of the sampler. All arithmetic is
+in y's dtype (float64 from a sampler).
 """
 
 import math
@@ -31,7 +31,7 @@ class GaussianMixture:
 
         Args:
             weights: w_k > 0, summing to 1.
-            means: m_k: numbers, or vectors (component, dim), which then lie along y's last axis.
+            means: m_k: numbers, or vectors (component, dim) along y's last axis.
             stds: s_k > 0.
 
         Raises:
@@ -133,7 +133,7 @@ class Gaussian:
             covariance: (grid, grid), symmetric and positive semi-definite.
 
         Raises:
-            ValueError: If covariance is not so.
+            ValueError: If covariance is neither.
         """
         covariance = covariance.to(torch.float64)
         if covariance.ndim != 2 or not torch.allclose(covariance, covariance.mT):
@@ -172,9 +172,9 @@ class Gaussian:
 class LinearGaussianForecast:
     """A toy atmosphere on a graph, x_{t+1} = A x_t + η with η ~ N(0, Q): its true forecasts are known.
 
-    Given x_t, the state n steps on is Gaussian with mean Aⁿ x_t and covariance Σ_{k<n} Aᵏ Q Aᵏᵀ. So a trained
-    forecaster's ensemble can be held against the truth, and its CRPS against the best possible one. Make one
-    with `on_graph`.
+    Given x_t, the state n steps later is Gaussian with mean Aⁿ x_t and covariance Σ_{k<n} Aᵏ Q Aᵏᵀ. So the
+    ensemble of a trained forecaster can be compared with the true one, and its CRPS with the best possible.
+    Make one with `on_graph`.
 
     Attributes:
         propagator: A (grid, grid), float64, all eigenvalues inside the unit circle.
@@ -193,7 +193,7 @@ class LinearGaussianForecast:
         mixing: float = 0.5,
         smoothness: float = 2.0,
     ) -> "LinearGaussianForecast":
-        """Signals that fade, spread to the neighbours and are stirred by smooth noise.
+        """Signals that decay, spread to the neighbours and are driven by smooth noise.
 
         With P the neighbourhood average (a node and those with an edge to it, equally weighted),
         A = memory · ((1 − mixing) I + mixing P) and Q = S Sᵀ, S = (I + smoothness (I − P))⁻¹ with its rows
@@ -202,9 +202,9 @@ class LinearGaussianForecast:
         Args:
             edge_index: (2, edge) source and target nodes.
             num_nodes: Number of nodes.
-            memory: Part of a uniform anomaly that is left after one step, 0 < memory < 1.
-            mixing: How much is shared with the neighbours, 0 … 1.
-            smoothness: How far the noise is correlated, in squared edges, ≥ 0.
+            memory: Fraction of a uniform anomaly that remains after one step, 0 < memory < 1.
+            mixing: Fraction shared with the neighbours, 0 … 1.
+            smoothness: Squared correlation length of the noise, in edges, ≥ 0.
 
         Returns:
             The forecast problem.

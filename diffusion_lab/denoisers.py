@@ -1,8 +1,8 @@
 """Denoisers: the one function a sampler needs, and how a network becomes one.
 
-A denoiser answers D(y; σ) = E[clean | y], the best estimate of the clean state in y = clean + σ ε.
-A network is turned into one by EDM preconditioning (Karras et al. 2022, arXiv:2206.00364, Sec. 5); what
-changes a denoiser's answer (guidance, deliberate errors for teaching) wraps one and is one again.
+A denoiser returns D(y; σ) = E[clean | y], the best estimate of the clean state in y = clean + σ ε. EDM
+preconditioning makes one from a network (Karras et al. 2022, arXiv:2206.00364, Sec. 5). Whatever changes its
+result (guidance, deliberate errors for teaching) wraps a denoiser and is itself a denoiser.
 """
 
 import math
@@ -21,7 +21,7 @@ class Denoiser(Protocol):
 
         Args:
             y: Noisy state, (batch, time, ensemble, grid, variable). Samplers pass float64.
-            sigma: Noise level. From a sampler a 0-d float64 tensor on the CPU, which mixes with tensors of
+            sigma: Noise level. From a sampler a 0-d float64 tensor on the CPU, which combines with tensors of
                 any device and can be branched on without synchronising; in training (batch, 1, ensemble,
                 1, 1) on y's device.
 
@@ -86,7 +86,7 @@ class EDMDenoiser:
 
 
 def check_sigma(sigma: Tensor, y: Tensor) -> None:
-    """Refuse a σ that would broadcast along the wrong axis of y (a (8,) σ along 8 variables, say).
+    """Check that σ cannot broadcast along the wrong axis of y (for example (8,) along 8 variables).
 
     Raises:
         ValueError: Unless sigma is 0-d or has y's number of dimensions, each of them 1 or equal to y's.
@@ -144,7 +144,7 @@ class Autoguidance:
 
 
 class CallCounter:
-    """Counts the calls of a denoiser (the network calls, if it stands closest to the network)."""
+    """Counts the calls of a denoiser (the network calls, if it wraps the network directly)."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
@@ -157,7 +157,7 @@ class CallCounter:
 
 
 class ErrorInjector:
-    """A denoiser with known faults, to see what each does to an ensemble and which sampler setting mends it.
+    """A denoiser with known faults, to study their effect on ensembles and how samplers can correct them.
 
     Networks err towards the mean (`shrink`: too little spread) and towards smooth fields (`smooth`: lost
     detail).
@@ -171,18 +171,18 @@ class ErrorInjector:
         smooth: float = 0.0,
         averaging: Tensor | None = None,
     ) -> None:
-        """Spoil `denoiser`.
+        """Add faults to `denoiser`.
 
         Args:
             denoiser: D.
-            shrink: Part of D − mean that is taken away, 0 … 1.
+            shrink: Fraction by which D − mean is reduced, 0 … 1.
             mean: What D shrinks towards, broadcastable to y.
-            smooth: Part of D that is replaced by its neighbourhood mean, 0 … 1.
+            smooth: Fraction of D that is replaced by its neighbourhood mean, 0 … 1.
             averaging: (grid, grid) matrix whose rows sum to 1, such as a graph's normalised adjacency; it
-                acts on y's grid axis, the last but one.
+                acts on the grid axis of y, the second to last.
 
         Raises:
-            ValueError: If a part is outside 0 … 1, or smoothing has no averaging matrix.
+            ValueError: If a fraction is outside 0 … 1, or smoothing has no averaging matrix.
         """
         if not (0 <= shrink <= 1 and 0 <= smooth <= 1):
             raise ValueError(f"shrink = {shrink} and smooth = {smooth} must lie in 0 … 1")

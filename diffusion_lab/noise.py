@@ -1,12 +1,12 @@
-"""Reproducible noise, one stream per member and draw, so that no draw depends on who else is in the batch.
+"""Reproducible noise, with a stream for each member and draw, so no draw depends on the rest of the batch.
 
     noise = MemberNoise(seed=0).at(start=date, lead=1, members=range(16), shape=(1, 2048, 8))
     y = sigmas[0] * noise(0)                                # draw 0: the initial state
     for step in heun(denoiser, y, sigmas, S_churn=2.5, noise=noise): ...     # churn: draws 1, 2, …
 
 Each (time, grid, variable) field is drawn by its own generator, whose key is a hash of
-(seed, start, lead, member, draw). A member's noise is bit-equal whatever the batch, the order, the
-chunking or the number of devices; it is drawn on the CPU, so it is the same on every device.
+(seed, start, lead, member, draw). A member's noise is bit-equal for any batch, order, chunking or number of
+devices; it is drawn on the CPU, so it is the same on every device.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ Lead = int | np.timedelta64
 
 
 class Field(Protocol):
-    """How a field of unit variance is made of independent N(0, 1) coefficients."""
+    """A field of unit variance, synthesised from independent N(0, 1) coefficients."""
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Tensor:
         """Float32 (time, coefficient, variable) for a field of `shape` = (time, grid, variable)."""
@@ -36,7 +36,7 @@ class Field(Protocol):
         ...
 
     def memory(self, correlation: float) -> Tensor:
-        """What a correlation of successive fields is for each coefficient, (coefficient or 1, 1)."""
+        """The correlation of successive fields for each coefficient, (coefficient or 1, 1)."""
         ...
 
 
@@ -52,7 +52,7 @@ class WhiteNoise:
         return coefficients
 
     def memory(self, correlation: float) -> Tensor:
-        """As `Field.memory`: all nodes remember alike."""
+        """As `Field.memory`: the same at all nodes."""
         return torch.tensor([[correlation]])
 
 
@@ -63,8 +63,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int, int]) -> Tensor:
 def noise_like(y: Tensor, generator: torch.Generator) -> Callable[[int], Tensor]:
     """White noise of y's shape and device from one generator, in the order of the calls.
 
-    The plain choice where members need no keys of their own (`MemberNoise` gives them). Returns a
-    `noise(draw)` for the samplers; it ignores the draw's number.
+    A simple alternative to `MemberNoise`, without keys for members. Returns a `noise(draw)` for the samplers,
+    which ignores the number of the draw.
     """
 
     def noise(draw: int) -> Tensor:
@@ -79,8 +79,8 @@ class SphericalNoise:
     """Isotropic Gaussian noise on the sphere up to a wavenumber, of unit variance at every node of any grid.
 
     A sum of real spherical harmonics with independent N(0, variance) coefficients. By the addition theorem
-    Σ_m Y_lm(x)² = 2l + 1 at every point x, so the variance is the same everywhere. White noise on a latitude-
-    longitude grid has most of its power near the poles; this has none of that, and none at all above
+    Σ_m Y_lm(x)² = 2l + 1 at every point x, so the variance is the same everywhere. White noise on a
+    latitude-longitude grid has most of its power near the poles; this noise is isotropic, without power above
     `max_wavenumber`.
     """
 
@@ -94,8 +94,8 @@ class SphericalNoise:
             longitudes: Degrees east (grid,).
             max_wavenumber: Highest total wavenumber L ≥ 0. With (L + 1)² below the number of nodes, some
                 patterns on the grid are never excited.
-            spectrum: Variance at each total wavenumber 0 … L, in any unit; by default the same for all modes,
-                which is the band-limited form of white noise.
+            spectrum: Variance at each total wavenumber 0 … L, in any unit; by default equal for all modes:
+                band-limited white noise.
 
         Raises:
             ValueError: If shapes do not fit or the spectrum is negative or zero throughout.
@@ -129,14 +129,15 @@ class SphericalNoise:
         return self.basis.shape[1]
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
-        """As `Field.synthesise`; a coefficient a mode."""
+        """As `Field.synthesise`, with a coefficient for each mode."""
         return self.basis.to(coefficients.device) @ coefficients
 
     def memory(self, correlation: float) -> Tensor:
-        """As `Field.memory`: φ^(1 + (l/L)²) at wavenumber l, the smallest scale is forgotten twice as fast.
+        """As `Field.memory`: φ^(1 + (l/L)²) at wavenumber l, so the smallest scales decorrelate twice as
+        fast.
 
-        Weather does so too. Where small scales remember as long as large ones, what a network adds to them at
-        each step piles up: at five days the example had 1.5 times the power of the truth at l = 20.
+        So they do in the atmosphere. With the same memory at all scales, what a network adds to small scales
+        at each step accumulates: at five days the example had 1.5 times the power of the truth at l = 20.
         """
         wavenumbers = torch.arange(self.num_modes).double().sqrt().floor()  # l² … l² + 2l are those of l
         top = max(self.num_modes**0.5 - 1, 1)
@@ -191,19 +192,19 @@ def spherical_harmonics(latitudes: ArrayLike, longitudes: ArrayLike, max_wavenum
 class MemberNoise:
     """Unit-variance Gaussian noise keyed by (seed, start, lead, member, draw).
 
-    With a correlation φ > 0, a member's noise remembers that of the forecast steps before:
+    With a correlation φ > 0, a member's noise is autoregressive over the forecast steps:
 
         z₁ = ε₁,  zₖ = φ zₖ₋₁ + √(1 − φ²) εₖ
 
-    of unit variance at every step, so that a step from given states is sampled as ever. What the states do
-    not tell the network (other levels and variables, the earlier past) lasts longer than a step, so the
-    errors of successive steps are alike. Independent noise averages out over the steps, those errors do not,
-    and the spread grows too slowly. Stochastic physics has a memory for the same reason, longer for larger
-    scales (Palmer et al. 2009, ECMWF Technical Memorandum 598).
+    with unit variance at every step, so a single step is sampled as before. What the input lacks (other
+    levels and variables, the earlier past) persists for longer than a step, so the errors of successive steps
+    are correlated. Independent noise averages out over the steps, those errors do not, and the spread grows
+    too slowly. Stochastic physics has a memory for the same reason, longer for larger scales (Palmer et al.
+    2009, ECMWF Technical Memorandum 598).
     """
 
     def __init__(self, seed: int, field: Field | None = None, correlation: float = 0.0) -> None:
-        """Choose the seed, how a field is made, and how much of it lives on in the next forecast step.
+        """Choose the seed, the field and its correlation between forecast steps.
 
         Args:
             seed: Of the whole experiment, a 64-bit integer.
@@ -231,13 +232,13 @@ class MemberNoise:
         """The noise of some members of one forecast step, as the `noise(draw)` that samplers take.
 
         Args:
-            start: Start date of the forecast (or any integer that names a sample: in training its index),
-                or one for each entry of the batch.
-            lead: Lead time, or the number of the forecast step (in training: of the epoch); of noise that
-                remembers, those of all steps so far, the present one last.
+            start: Start date of the forecast (or any integer that identifies a sample: in training its
+                index), or one for each entry of the batch.
+            lead: Lead time, or the number of the forecast step (in training: of the epoch); with a
+                correlation, those of all steps so far, the present one last.
             members: Member numbers; `range(8, 16)` gives the second half of a 16-member ensemble.
             shape: (time, grid, variable) of one member.
-            device: Where the noise is wanted.
+            device: Of the result.
 
         Returns:
             `noise(draw)` → float32 (batch, time, ensemble, grid, variable). Draw 0 is the initial state;
@@ -280,7 +281,7 @@ def _keys(values: Start | Lead | Sequence[Start] | Sequence[Lead] | NDArray[np.t
 
 
 def _seconds(value: Start | Lead) -> int:
-    """An integer key; dates and durations count in seconds, whatever numpy unit they come in."""
+    """An integer key; dates and durations are in seconds, whatever their numpy unit."""
     if isinstance(value, np.datetime64):
         return int(value.astype("datetime64[s]").astype(np.int64))
     if isinstance(value, np.timedelta64):

@@ -32,8 +32,8 @@ class DiffusionObjective:
         sigma_min: lowest noise level.
         rho: levels are uniform in σ^(1/ρ).
         sigma_data: standard deviation of the target.
-        levels: another distribution of noise levels, in place of the one of the first three arguments.
-        field: isotropic noise on the sphere, in place of white noise on the grid; sampling must use the same.
+        levels: another distribution of noise levels, instead of the first three arguments.
+        field: isotropic noise on the sphere instead of white noise on the grid; sampling must use the same.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Noise levels: the schedules a sampler walks down, and the distributions training draws from.
+"""Noise levels: the schedules of samplers, and the distributions for training.
 
 A *schedule* is a float64 tensor of `num_steps + 1` levels, strictly decreasing from `sigma_max`; level
-`num_steps - 1` is `sigma_min` and the last is 0. All schedules are a straight line in some function of
-σ, which says where the steps are spent:
+`num_steps - 1` is `sigma_min` and the last is 0. Each schedule is linear in some function of σ, which
+determines where the steps are concentrated:
 
     linear       σ                    evenly; few steps left for small σ
     karras       σ^(1/ρ)              ρ = 7: mostly at small σ (Karras et al. 2022, Eq. 5)
@@ -10,7 +10,7 @@ A *schedule* is a float64 tensor of `num_steps + 1` levels, strictly decreasing 
     cosine       arctan σ             around σ = 1, the scale of normalised data
 
 A *level distribution* draws the σ of each training sample. Each is its quantile function applied to
-uniform numbers, so stratifying those numbers is all it takes to stratify the levels.
+uniform numbers, so stratified numbers give stratified levels.
 """
 
 import math
@@ -59,7 +59,7 @@ def cosine(num_steps: int, sigma_max: float, sigma_min: float, s: float = 0.008)
 
     ᾱ(t) = cos²(φ) with φ = π/2 · (t + s)/(1 + s) means σ(t) = √((1 − ᾱ)/ᾱ) = tan φ. Here t runs evenly
     between the times of `sigma_max` and `sigma_min`. As both ends are pinned, the offset `s` shifts and
-    stretches t but leaves the levels as they are; it is accepted because configs of this form carry it.
+    stretches t without changing the levels; it is accepted because such configs contain it.
 
     Args:
         num_steps: Solver steps N ≥ 1.
@@ -92,7 +92,7 @@ def piecewise(
     rho_above: float = 7.0,
     rho_below: float = 7.0,
 ) -> Tensor:
-    """Two `karras` spacings that meet at a chosen level: its own number of steps and curvature on each side.
+    """Two `karras` spacings that meet at a given level, each with its number of steps and curvature.
 
     Args:
         num_steps: Solver steps N ≥ 3 in all.
@@ -123,7 +123,7 @@ def piecewise(
 
 
 def manual(sigmas: Sequence[float] | Tensor) -> Tensor:
-    """Your own levels, checked; a final 0 is appended where it is missing.
+    """Given levels, checked; a final 0 is appended if missing.
 
     Args:
         sigmas: Strictly decreasing positive levels, with or without the final 0.
@@ -139,7 +139,7 @@ def manual(sigmas: Sequence[float] | Tensor) -> Tensor:
 
 
 def check_schedule(sigmas: Sequence[float] | Tensor) -> list[float]:
-    """The levels as Python floats, if they are a schedule.
+    """The levels of a valid schedule as Python floats.
 
     Args:
         sigmas: One-dimensional, finite, strictly decreasing, first > 0, last ≥ 0.
@@ -148,7 +148,7 @@ def check_schedule(sigmas: Sequence[float] | Tensor) -> list[float]:
         The levels; a schedule that stops above zero is allowed (a sampler then ends at that level).
 
     Raises:
-        ValueError: If not so, naming the first offending levels.
+        ValueError: Otherwise, with the first invalid levels.
     """
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu").detach()
     if levels.ndim != 1 or len(levels) == 0:
@@ -255,7 +255,7 @@ def _line(num_steps: int) -> Tensor:
 
 
 def _with_zero(levels: Tensor) -> Tensor:
-    """Append the final 0; equal neighbours (σmin = σmax, or too many steps to tell apart) are refused."""
+    """Append the final 0; equal neighbours (σmin = σmax, or too many steps for float64) are an error."""
     return torch.tensor(check_schedule([*levels.tolist(), 0.0]), dtype=torch.float64)
 
 

@@ -1,7 +1,7 @@
-"""Which nodes are joined, and the geometric attributes of edges.
+"""Edges between nodes, and their geometric attributes.
 
 Edges are (2, E) int64 arrays of (source, target), sorted by target, then source: the messages to one node are
-neighbours in memory.
+contiguous in memory.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def sort_edges(edges: Edges) -> Edges:
 
 
 def cutoff_edges(source: Float64, target: Float64, radius: float) -> Edges:
-    """Join every source within `radius` (radians) of a target to it, and every other source to the nearest.
+    """Join every source to the targets within `radius` (radians), or else to the nearest target.
 
     Args:
         source: (N, 3) unit vectors.
@@ -33,7 +33,7 @@ def cutoff_edges(source: Float64, target: Float64, radius: float) -> Edges:
         radius: great-circle distance in radians.
 
     Returns:
-        (2, E) edges in which every source takes part.
+        (2, E) edges, at least one from every source.
     """
     tree = cKDTree(target)
     within = tree.query_ball_point(source, chord(radius), return_sorted=True)

@@ -10,12 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from diffusion_lab.graphs.edges import (
-    cutoff_edges,
-    edge_attributes,
-    multi_scale_edges,
-    nearest_edges,
-)
+from diffusion_lab.graphs.edges import cutoff_edges, edge_attributes, multi_scale_edges, nearest_edges
 from diffusion_lab.graphs.icosahedron import mesh_spacing, refined_icosahedron
 from diffusion_lab.graphs.sphere import Float64, chord, to_latitude_longitude, to_unit_vectors
 from diffusion_lab.graphs.weights import area_weights, is_limited_area
@@ -34,7 +29,7 @@ def multi_scale(
     """Join data nodes to a hidden icosahedral mesh whose edges span every scale.
 
     - Encoder ("data", "to", "hidden"): every data node within `cutoff_factor` times the mesh spacing of a
-      hidden node, and each data node that is within reach of none to the nearest. The mesh spacing is the
+      hidden node, and the nearest hidden node for all other data nodes. The mesh spacing is the
       largest distance of a node of the (global) mesh to its nearest other node, as in anemoi-graphs.
     - Processor ("hidden", "to", "hidden"): the edges of the refinement levels 1…`refinement` merged
       (GraphCast, Lam et al. 2023, doi:10.1126/science.adi2336); level 0 alone if `refinement` is 0.
@@ -65,7 +60,7 @@ def multi_scale(
         ValueError: if the coordinates are not two finite 1-d arrays of one length, latitudes leave -90…90,
             the nodes span no area, or the area holds fewer than `num_nearest` hidden nodes.
     """
-    from torch_geometric.data import HeteroData  # here, for it takes longer to import than all of torch
+    from torch_geometric.data import HeteroData  # imported here, since it takes longer than all of torch
 
     data = _positions(latitudes, longitudes)
     data_vectors = to_unit_vectors(*data.T)

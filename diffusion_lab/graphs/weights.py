@@ -1,4 +1,4 @@
-"""The share of the sphere, or of a limited area, that each node stands for."""
+"""Area weights of nodes on the sphere or a limited area."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,11 +25,11 @@ def _spacing(points: Float64) -> float:
 
 
 def is_limited_area(latitudes: ArrayLike, longitudes: ArrayLike) -> bool:
-    """Whether nodes leave a hole in the sphere that is far larger than the space between them.
+    """Whether nodes leave a hole in the sphere that is far larger than the distance between them.
 
-    The hole is the largest empty cap (a vertex of the Voronoi diagram is the centre of one), and far larger
-    is: its radius exceeds three times the largest distance between nearest neighbours. On a global grid the
-    two are about equal.
+    That is, the radius of the largest empty cap (a vertex of the Voronoi diagram is the centre of one)
+    exceeds three times the largest distance between nearest neighbours. On a global grid the two are about
+    equal.
 
     Args:
         latitudes: (N,) degrees north.
@@ -60,7 +60,7 @@ def _hull(points: Float64) -> ConvexHull:
 
 
 def _continuation(points: Float64) -> Float64:
-    """Points that carry the pattern of a limited area's nodes on beyond its edge.
+    """Points that continue the pattern of a limited area's nodes beyond its edge.
 
     Each Delaunay neighbour is mirrored through its node (on a lattice: the next lattice point); the images
     that fall among the nodes are dropped. The cell of an outer node then ends half a spacing outside.
@@ -78,7 +78,7 @@ def area_weights(latitudes: ArrayLike, longitudes: ArrayLike) -> Float64:
     """Areas of the nodes' Voronoi cells on the sphere, scaled to sum to 1.
 
     A limited area's cells end about half a spacing outside its outer nodes instead of running round the
-    sphere. Nodes at one and the same point share its cell.
+    sphere. Nodes at the same point share its cell.
 
     Args:
         latitudes: (N,) degrees north.

@@ -115,24 +115,12 @@ class Forecaster(TrainedModel):
         With one step this is an analysis one step after `date`. With several it is a cycle: each step starts
         from the analyses of the step before.
 
-        Args:
-            date: as `forecast`.
-            observations: see `read_observations`; each must be at the valid time of one of the steps.
-            steps: as `forecast`.
-            members: likewise.
-            seed: likewise.
-            settings: how to sample; None for the checkpoint's defaults.
-            data: as `forecast`.
-            method: makes the guided denoiser, such as `guidance.MMPS` or `guidance.DPS`.
-            members_per_call: as `forecast`.
-
-        Returns:
-            As `forecast`.
+        `observations` (see `read_observations`) are each at the valid time of one of the steps, and `method`
+        makes the guided denoiser, such as `guidance.MMPS` or `guidance.DPS`. Other arguments, results and
+        errors as `forecast` and `rollout`.
 
         Raises:
-            KeyError: as `forecast`.
-            ValueError: as `forecast`; or an observation is at another time, of another variable, or outside
-                the grid.
+            ValueError: an observation is at another time, of another variable, or outside the grid.
         """
         rollout = self.rollout(date, steps, members, seed, settings, data, members_per_call)
         valid = rollout.date + np.arange(1, steps + 1) * self.step

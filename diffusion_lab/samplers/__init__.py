@@ -6,8 +6,8 @@
         ...                         # step.index, .sigma, .state, .denoised, .nfe; stop whenever you like
     clean = sample(deis, denoiser, sigmas[0] * noise(0), sigmas)                    # or run to the end
 
-`denoiser(y, sigma)` answers the expected clean state; y at level `sigmas[0]` is where it begins. States are
-float64, the network sees its own dtype (`denoisers.EDMDenoiser`). Invalid y, sigmas or names of options are
+`denoiser(y, sigma)` returns the expected clean state; y is the state at level `sigmas[0]`. States are
+float64, the network has its own dtype (`denoisers.EDMDenoiser`). Invalid y, sigmas or names of options are
 errors at the call; a denoiser that returns NaN is an error that names step and level.
 
 Which one? The error left on Gaussian mixtures with their exact denoiser (W2 in 1-D / median of trajectories
@@ -21,7 +21,7 @@ in 64-D, in units of the data; Karras schedule 80 … 0.002; `benchmarks/sampler
     deis        0.039 / 0.007   0.008 / 0.002   0.0016 / 0.0004   order 3
     unipc       0.16  / 0.31    0.018 / 0.015   0.0013 / 0.0006   order 3: the best from about 60 calls on
 
-- 10 calls: `deis`. Steps are then longer than what a polynomial predicts, and it relies least on the far end:
+- 10 calls: `deis`. Steps are then too long for a polynomial to predict, and it relies least on the far end:
   noise prediction weighs it by e^(−h) where data prediction (DPM-Solver++, UniPC) gives it full weight.
 - 20 calls: `deis` still.
 - 40 calls: the solver's error no longer dominates. `heun` or `dpmpp_2s` with churn (GenCast's

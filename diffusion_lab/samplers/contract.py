@@ -1,6 +1,6 @@
-"""What every sampler is: a generator over (denoiser, y, sigmas) that yields a `Step` after each solver step.
+"""Samplers: generators over (denoiser, y, sigmas) that yield a `Step` after each solver step.
 
-All samplers share their first arguments, which are described here and not again:
+The arguments that all samplers share are described here and not again:
 
     denoiser    D(y, σ), see `denoisers.Denoiser`
     y           state at level `sigmas[0]`, any shape; never changed
@@ -32,10 +32,10 @@ class Step:
 
     Attributes:
         index: Number of the step, 0 … N − 1.
-        sigma: The level that `state` stands at after the step, `sigmas[index + 1]`.
+        sigma: The level of `state`, `sigmas[index + 1]`.
         state: The noisy state, float64, of y's shape; after a last step to σ = 0 the sample.
-        denoised: The denoiser's answer at the level where the step began: the sample as it looks so far.
-        nfe: Network calls up to here.
+        denoised: The denoiser's result at the start of the step: the current estimate of the sample.
+        nfe: Network calls so far.
     """
 
     index: int
@@ -46,12 +46,12 @@ class Step:
 
 
 class Evaluations:
-    """The denoiser as solvers see it: D(y, σ) with a Python-float σ, counted and tested for NaN.
+    """The denoiser for solvers: D(y, σ) with a Python-float σ, counted and tested for NaN.
 
-    σ reaches the denoiser as a 0-d float64 tensor on the CPU: it mixes with tensors of any device as a plain
-    number would, and a denoiser may branch on it, all without host-device synchronisation. On the CPU
-    every answer is tested at once; on an accelerator that would stall the queue, so the number of
-    the first bad call is kept on the device and read with the last state.
+    The denoiser gets σ as a 0-d float64 tensor on the CPU, which combines with tensors of any device like a
+    plain number and can be branched on, without host-device synchronisation. On the CPU every result is
+    tested at once; on an accelerator that would stall the queue, so the number of the first bad call is kept
+    on the device and read with the last state.
     """
 
     def __init__(self, denoiser: Denoiser, y: Tensor) -> None:

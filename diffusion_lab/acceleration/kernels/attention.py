@@ -1,4 +1,4 @@
-"""Attention and its gradients: over the neighbours in a graph, and of all nodes over all nodes."""
+"""Attention over the neighbours in a graph and full attention, with their gradients."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from diffusion_lab.acceleration.kernels.loops import LOG2E, F, compiled, exp2
 
-EIGHT = 8  # channels at a time, of full attention: fewer passes over the nodes, and still enough registers
+EIGHT = 8  # channels at a time in full attention: few passes over the nodes within the number of registers
 
 
 @compiled
@@ -60,10 +60,10 @@ def neighbour_attention_backward(
     begin, end, query, key, value, edge, first, source, targets, out, weights,
     grad, grad_query, grad_key, grad_value, grad_edge,
 ):  # fmt: skip
-    """Gradients of heads `begin` … `end` − 1, for the weights p that `neighbour_attention` made.
+    """Gradients of heads `begin` … `end` − 1, for the weights p from `neighbour_attention`.
 
     With K = k + e, V = v + e and D = ∂o·o: ∂l = p (∂o·V − D), ∂q = Σ ∂l K / √channel, ∂K = ∂l q / √channel,
-    ∂V = p ∂o, ∂e = ∂K + ∂V. All but ∂q are added to what is there.
+    ∂V = p ∂o, ∂e = ∂K + ∂V. All but ∂q are added to the arrays.
     """
     samples, rows, channels = len(query), targets.size, edge.shape[1] // weights.shape[2]
     heads, low, width = end - begin, begin * channels, (end - begin) * channels
@@ -117,8 +117,8 @@ def _compare(size, q, k, shift, p, out):
     """out[i, node] = 2^(x − shift[i]) for two queries i, where x = Σ q[i, channel] k[channel, node].
 
     With p (2, node), p[i, node] (x − shift[i]) instead. Returns the sums over nodes. Keys are read once for
-    both queries, and the end is made while the last channels are added. Of q (2, channel), k (channel, node),
-    out (2, node) the first `size` nodes count: rows are padded, see `_zeros`. So it is below.
+    both queries, and the last step is fused with the last channels. Of q (2, channel), k (channel, node) and
+    out (2, node) the first `size` nodes count, here and below: rows are padded, see `_zeros`.
     """
     out0, out1, z0, z1 = out[0], out[1], F(0), F(0)
     if p is not None:
@@ -187,9 +187,9 @@ def _spread(size, p, q, out):
 
 @compiled
 def _zeros(rows, nodes):
-    """Zeros (row, node), and some more nodes, so that each row begins a line of the cache.
+    """Zeros (row, node), padded so that each row begins a cache line.
 
-    The lines of a row are odd in number: those of neighbouring rows do not push each other out.
+    A row has an odd number of cache lines, so neighbouring rows do not evict each other.
     """
     width = (nodes + 15) // 16 // 2 * 32 + 16
     flat = np.zeros(rows * width + 16, F)
@@ -207,10 +207,10 @@ def _transposed(x, s, h, out):
 
 @compiled
 def full_attention(begin, end, query, key, value, out, total):
-    """Attention of all nodes over all nodes, for (sample, head).
+    """Full attention for (sample, head).
 
-    All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit. Queries go in pairs,
-    the last one of an odd number with zeros.
+    All are (sample, node, head, channel) but total (sample, head, node): log₂ Σ 2^logit. Queries are
+    processed in pairs, padded with zeros.
     """
     _, nodes, heads, channels = query.shape
     padded, even = (channels + EIGHT - 1) // EIGHT * EIGHT, nodes + nodes % 2
@@ -229,7 +229,7 @@ def full_attention(begin, end, query, key, value, out, total):
                 q[i, c] = query[s, i, h, c] * unit
                 length += q[i, c] * q[i, c]
             top[i] = 0
-            if length * longest > F(100 * 100):  # else 2^logit cannot overflow as it is
+            if length * longest > F(100 * 100):  # otherwise 2^logit cannot overflow
                 p[0] = 0
                 for c in range(channels):
                     for j in range(nodes):
@@ -248,7 +248,7 @@ def full_attention(begin, end, query, key, value, out, total):
 def full_attention_backward(
     begin, end, query, key, value, out, total, grad, grad_query, grad_key, grad_value
 ):  # fmt: skip
-    """Gradients of `full_attention`, its weights p made again; as in `neighbour_attention_backward`."""
+    """Gradients of `full_attention` with recomputed weights, as in `neighbour_attention_backward`."""
     _, nodes, heads, channels = query.shape
     padded, even = (channels + EIGHT - 1) // EIGHT * EIGHT, nodes + nodes % 2
     unit = F(1) / F(math.sqrt(channels))
@@ -276,6 +276,6 @@ def full_attention_backward(
             _spread(nodes, slope, q[two], grad_k)
         for i in range(nodes):
             for c in range(channels):
-                # The queries in q were multiplied by log₂ e, of which the gradient of keys knows nothing.
+                # The queries in q include a factor log₂ e, which the gradient of the keys does not.
                 grad_query[s, i, h, c] = o[i, c] * unit
                 grad_key[s, i, h, c], grad_value[s, i, h, c] = grad_k[c, i] / LOG2E, grad_v[c, i]

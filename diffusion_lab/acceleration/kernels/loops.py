@@ -1,4 +1,4 @@
-"""How loops are compiled, and dealt to threads."""
+"""Compiles loops and distributes them over threads."""
 
 import math
 from collections.abc import Callable
@@ -20,10 +20,10 @@ LOG2E = F(math.log2(math.e))
 
 
 def _use_whole_registers() -> None:
-    """Have Numba use all 512 bits of the registers of Intel's processors: a third less time for attention.
+    """Have Numba use all 512 bits of the registers of Intel processors: a third less time for attention.
 
-    LLVM keeps to 256 there, as the first of them slowed down for more. Numba has this setting for a process
-    only, and reads it when it first compiles something.
+    LLVM uses only 256 there, since early processors slowed down beyond. Numba reads this process-wide setting
+    at the first compilation.
     """
     features, settings = get_host_cpu_features(), vars(numba.config)
     if "+avx512f" in features and settings["CPU_FEATURES"] is None:
@@ -37,9 +37,9 @@ inlined = numba.njit(cache=True, fastmath=True, inline="always")
 
 
 def run(kernel: Callable[..., None], count: int, *arguments: Tensor | float, least: int = 1) -> None:
-    """Call `kernel(begin, end, *arguments)` over 0 … count − 1 in all, on as many threads as torch has.
+    """Call `kernel(begin, end, *arguments)` on parts of 0 … count − 1, on as many threads as torch uses.
 
-    `least` is how many are worth a thread, whose call takes a tenth of a millisecond.
+    A thread, whose call takes a tenth of a millisecond, gets at least `least`.
     """
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
     threads = max(1, min(torch.get_num_threads(), count // least))
@@ -57,7 +57,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @intrinsic
 def _as_float(typing: Any, x: Any) -> tuple[Signature, Callable[..., Any]]:
-    """The float32 that has the bits of an int32."""
+    """The float32 with the bits of an int32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
@@ -67,7 +67,7 @@ def _as_float(typing: Any, x: Any) -> tuple[Signature, Callable[..., Any]]:
 
 @inlined
 def exp2(x):
-    """2^x for x ≤ 126, to 2e-7 relative and at least 2^-126: 2^⌊x⌋ by its bits, the rest by a polynomial."""
+    """2^x for x ≤ 126, at least 2^-126, to 2e-7 relative: 2^⌊x⌋ by its bits, the rest by a polynomial."""
     x = max(x, F(-126))
     whole = np.floor(x)
     f = x - whole

@@ -1,4 +1,4 @@
-"""What is done row by row between matrix products: activation and normalisations, with their gradients."""
+"""The row-wise operations between matrix products: activation and normalisation, with gradients."""
 
 import math
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from diffusion_lab.acceleration.kernels.loops import LOG2E, F, compiled, exp2
 
-A = F(math.sqrt(8 / math.pi))  # of the activation, see `feed_forward`
+A = F(math.sqrt(8 / math.pi))  # a and b of the activation, see `feed_forward`
 B = F(0.044715 * math.sqrt(8 / math.pi))
 EPS = F(1e-5)  # of every layer norm, torch's default
-ROWS = 128  # rows in a block whose sums go together
-LEAST = 4096  # rows that are worth a thread
+ROWS = 128  # rows in a block with a common sum
+LEAST = 4096  # fewest rows for a thread
 
 
 @compiled
@@ -28,7 +28,7 @@ def gelu(begin, end, hidden, bias, out):
 
 @compiled
 def gelu_backward(begin, end, hidden, bias, grad, out, grad_hidden):
-    """`gelu` once more, and grad times its slope σ + h σ (1 − σ) (a + 3b h²), all shaped as hidden."""
+    """`gelu` again, and grad times its slope σ + h σ (1 − σ) (a + 3b h²), all shaped as hidden."""
     for r in range(begin, end):
         row, g, o, of_hidden = hidden[r], grad[r], out[r], grad_hidden[r]
         for j in range(row.size):
@@ -74,7 +74,7 @@ def head_norm(begin, end, x, low, weight, out, statistics):
 
 @compiled
 def head_norm_backward(begin, end, x, low, weight, statistics, grad, grad_x, grad_weight):
-    """Gradients of blocks of rows; grad_weight (block, head·channel) is that of each block.
+    """Gradients of blocks of rows; grad_weight (block, head·channel) holds one for each block.
 
     ∂x = scale (∂x̂ − mean ∂x̂ − x̂ mean(∂x̂ x̂)) with ∂x̂ = ∂y weight, means over the channels of a head.
     """
@@ -131,7 +131,7 @@ def layer_norm(begin, end, x, gain, shift, out, statistics):
 
 @compiled
 def layer_norm_backward(begin, end, x, gain, statistics, grad, grad_x, grad_gain, grad_shift):
-    """Gradients of blocks of nodes; grad_gain and grad_shift (sample, block, channel) are of a block each.
+    """Gradients of blocks of nodes; grad_gain, grad_shift (sample, block, channel) hold one for each block.
 
     ∂x = scale (∂x̂ − mean ∂x̂ − x̂ mean(∂x̂ x̂)) with ∂x̂ = ∂y gain, means over channels.
     """
