@@ -1,4 +1,4 @@
-"""Observations of the atmosphere: tables of values at places, and what a forecast would show there."""
+"""Observations of the atmosphere: tables of values at places, and their equivalents in a forecast."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ class ObservationTable:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of observations differ in length: {lengths}")
         for name in _NUMBERS:
-            bad = np.flatnonzero(~np.isfinite(getattr(self, name)))
-            if len(bad):
+            if len(bad := np.flatnonzero(~np.isfinite(getattr(self, name)))):
                 raise ValueError(
                     f"row {bad[0] + 1} of the observations has no {name}; fill it or drop the row"
                 )
@@ -69,7 +68,7 @@ class ObservationTable:
         return len(self.value)
 
     def select(self, rows: NDArray) -> ObservationTable:
-        """Some of the rows, by a mask or by number."""
+        """Some of the rows, by mask or index."""
         return ObservationTable(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def at(self, date: np.datetime64) -> ObservationTable:
@@ -136,7 +135,7 @@ def _frame(source: str | Path | pd.DataFrame | xr.Dataset) -> pd.DataFrame:
 def interpolating_operator(
     table: ObservationTable, variables: Sequence[str], latitudes: np.ndarray, longitudes: np.ndarray
 ) -> LinearOperator:
-    """What states would show at the places of a table, by linear interpolation.
+    """The linear interpolation of states to the places of a table.
 
     Args:
         table: the observations.
@@ -168,8 +167,8 @@ def area_mean_operator(
     """Area-weighted means of a variable over boxes.
 
     Args:
-        boxes: south, north, west, east of each, in degrees; east of west, across 180° or 0° as well.
-        variable: its number along the last axis of states.
+        boxes: south, north, west and east of each, in degrees; they may cross 180° or 0°.
+        variable: its index along the last axis of states.
         latitudes: (cell,) degrees.
         longitudes: (cell,) degrees.
         area_weights: (cell,) of `graphs.area_weights`.
@@ -189,9 +188,8 @@ def area_mean_operator(
     for i, row in enumerate(rows):
         cells[i, : len(row)] = row
         weights[i, : len(row)] = area_weights[row] / area_weights[row].sum()
-    return LinearOperator(
-        torch.from_numpy(cells), torch.from_numpy(weights), torch.full((len(rows),), variable)
-    )
+    numbers = torch.full((len(rows),), variable)
+    return LinearOperator(torch.from_numpy(cells), torch.from_numpy(weights), numbers)
 
 
 @dataclass(frozen=True)
@@ -199,11 +197,11 @@ class Assimilation:
     """A `Guide` of a forecast: draws each step from its posterior given the observations of its valid time.
 
     Attributes:
-        table: the observations; at other times the forecast is left alone.
+        table: the observations; at other times the forecast is not changed.
         variables: the names along the last axis of states.
         latitudes: (cell,) degrees.
         longitudes: (cell,) degrees.
-        method: makes the guided denoiser of a denoiser and observations.
+        method: makes the guided denoiser from a denoiser and observations.
     """
 
     table: ObservationTable

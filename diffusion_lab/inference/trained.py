@@ -121,17 +121,16 @@ class TrainedModel:
             )
         store = data if isinstance(data, Store) else open_store(store_path(str(data or self.release.store)))
         remedy = "give data on the model's own grid"
-        if store.latitudes.shape != self.latitudes.shape:
+        if (there := len(store.latitudes)) != (here := len(self.latitudes)):
             raise ValueError(
-                f"the model was trained on other cells ({len(self.latitudes)}) than those of {store.path!r} "
-                f"({len(store.latitudes)}); {remedy}"
+                f"the model was trained on other cells ({here}) than those of {store.path!r} ({there}); "
+                f"{remedy}"
             )
-        here = np.stack([self.latitudes, self.longitudes])
-        off = np.abs(here - np.stack([store.latitudes, store.longitudes]))
-        if off.max() > 1e-4:
+        off = np.abs([self.latitudes - store.latitudes, self.longitudes - store.longitudes]).max()
+        if off > 1e-4:
             raise ValueError(
                 f"the model was trained on other cells than those of {store.path!r}: as many, but their "
-                f"coordinates differ by up to {off.max():.4g} degrees; {remedy}"
+                f"coordinates differ by up to {off:.4g} degrees; {remedy}"
             )
         return StateReader(store, self.variables)
 

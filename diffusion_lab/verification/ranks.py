@@ -50,7 +50,7 @@ def _rank_table_of_case(fields: Float64, weights: Float64) -> Float64:
     return np.stack([np.where(at, share, 0).sum(axis=1) for at in taken], axis=1)
 
 
-def flatness(table: xr.DataArray, seed: int = 0) -> xr.Dataset:
+def flatness(table: xr.DataArray) -> xr.Dataset:
     """How far rank histograms are from flat, and whether chance explains it.
 
     The distance is Σ_k (f_k − 1/(M + 1))². If truth and members are exchangeable, each of the M + 1 fields of
@@ -60,7 +60,6 @@ def flatness(table: xr.DataArray, seed: int = 0) -> xr.Dataset:
 
     Args:
         table: (start, …, candidate, rank) from `rank_table`; the first candidate is the truth.
-        seed: of the choices.
 
     Returns:
         `reliability_index`, Σ_k |f_k − 1/(M + 1)| (Delle Monache et al. 2006, doi:10.1029/2005JD006917), and
@@ -73,7 +72,7 @@ def flatness(table: xr.DataArray, seed: int = 0) -> xr.Dataset:
         return ((histogram - 1 / count) ** 2).sum(axis=-1)
 
     observed = np.nanmean(values[..., 0, :], axis=0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     starts = np.arange(len(values))
     # Where choices repeat, as with one start, distances that are equal up to rounding must count.
     needed = distance(observed) * (1 - 1e-9)

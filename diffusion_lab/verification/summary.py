@@ -14,13 +14,8 @@ _RESAMPLES = 1000
 LEVEL = 0.95
 
 
-def summarise(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.Dataset:
-    """Scores from case means.
-
-    Args:
-        means: from `case_means`, of all starts or some.
-        block: starts in a block of the bootstrap, see `intervals`.
-        seed: of the random draws.
+def summarise(means: xr.Dataset) -> xr.Dataset:
+    """Scores from the means of `case_means` over all starts or some.
 
     Returns:
         (variable, lead_time): `fair_crps`, `rmse` of the ensemble mean, `spread`, `bias` and `energy_score`
@@ -34,14 +29,14 @@ def summarise(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
         `<score>_interval` (bound, …) is NaN with fewer than five starts.
     """
     scores = _scores_of(means.mean("start", keep_attrs=True))
-    bounds = intervals(means, block, seed)
-    scores = scores.assign({f"{name}_interval": bound for name, bound in bounds.data_vars.items()})
+    bounds = intervals(means).data_vars
+    scores = scores.assign({f"{name}_interval": bound for name, bound in bounds.items()})
     if "rank_table" in means:
-        scores = scores.assign(flatness(means["rank_table"], seed).data_vars)
+        scores = scores.assign(flatness(means["rank_table"]).data_vars)
     return scores.assign_attrs(num_members=means.attrs["num_members"], num_starts=means.sizes["start"])
 
 
-def intervals(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.Dataset:
+def intervals(means: xr.Dataset, block: int | None = None) -> xr.Dataset:
     """95 % confidence intervals of scores, by a circular block bootstrap over starts.
 
     Consecutive starts share their weather or season, so whole blocks are drawn (Politis & Romano 1992). The
@@ -50,17 +45,15 @@ def intervals(means: xr.Dataset, block: int | None = None, seed: int = 0) -> xr.
     Args:
         means: from `case_means`, starts in order of time.
         block: starts in a block; by default the cube root of their number, rounded.
-        seed: of the resamples.
 
     Returns:
         The scores of `summarise`, (bound, …) with the bounds 0.025 and 0.975.
     """
-    starts = means.sizes["start"]
-    bounds = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    starts, bounds = means.sizes["start"], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     if starts < _FEWEST_STARTS:
         scores = _scores_of(means.mean("start", keep_attrs=True))
         return xr.full_like(scores.astype(np.float64), np.nan).expand_dims(bound=bounds)
-    counts = resampled_counts(starts, block or round(starts ** (1 / 3)), _RESAMPLES, seed)
+    counts = resampled_counts(starts, block or round(starts ** (1 / 3)), _RESAMPLES, seed=0)
     weights = xr.DataArray(counts.astype(np.float64), dims=("resample", "start"))
     # Only the truth's row of the rank table, or a thousand tables would fill the memory.
     few = means.isel(candidate=[0], missing_dims="ignore")
