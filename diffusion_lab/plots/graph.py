@@ -65,8 +65,8 @@ def graph_on_globe(
         ax.add_collection(LineCollection(chosen, colors=colour, linewidths=width, zorder=2 + number))
 
     for name, colour, size in (("data", ORANGE, 3), ("hidden", "0.1", 9)):
-        front = nodes[name][nodes[name][:, 2] > 0]
-        ax.scatter(*front[:, :2].T, s=size, color=colour, linewidths=0, zorder=9, label=f"{name} nodes")
+        x, y, _ = nodes[name][nodes[name][:, 2] > 0].T
+        ax.scatter(x, y, s=size, color=colour, linewidths=0, zorder=9, label=f"{name} nodes")
     reach = 1.03 * max(np.abs(node[node[:, 2] > 0, :2]).max() for node in nodes.values())
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     ax.set_axis_off()

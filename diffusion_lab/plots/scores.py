@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -196,7 +196,7 @@ def scorecard(ax: Axes, scores: xr.Dataset, baseline: str) -> None:
     ax.set_title(f"CRPS skill against {baseline.replace('_', ' ')} [%]", fontsize="medium")
 
 
-def _unit_square(ax: Axes, x: str, y: str, legend: str) -> None:
+def _unit_square(ax: Axes, x: str, y: str, legend: Literal["upper left", "lower right"]) -> None:
     tidy(ax)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=x, ylabel=y)
     ax.legend(frameon=False, fontsize="small", loc=legend)

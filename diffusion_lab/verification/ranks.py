@@ -46,7 +46,7 @@ def _rank_table_of_case(fields: Float64, weights: Float64) -> Float64:
     # The ranks, of 0 … M, that a candidate shares with its ties.
     lowest, highest = (rankdata(fields, method, axis=0) - 1 for method in ("min", "max"))
     share = weights / (highest - lowest + 1)
-    taken = [(lowest <= rank) & (rank <= highest) for rank in range(len(fields))]
+    taken = ((lowest <= rank) & (rank <= highest) for rank in range(len(fields)))
     return np.stack([np.where(at, share, 0).sum(axis=1) for at in taken], axis=1)
 
 
