@@ -1,6 +1,6 @@
 """The pictures of the README, made from what is shipped: python docs/gallery.py [NAME …].
 
-About two minutes on one CPU core; each picture is docs/NAME.png.
+About three minutes on one CPU core; each picture is docs/NAME.png.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ FOLDER = Path(__file__).parent
 START, DAY = np.datetime64("2025-01-15", "s"), np.timedelta64(1, "D")
 FINE = PRESETS["guide"].with_num_steps(20)
 OF_LINES = ("graph", "scores")  # maps in several colour scales would suffer
-CHEAP = {"num_steps": 8}, {"sampler": "deis"}
 
 
 def _forecaster() -> tuple[Forecaster, Store]:
@@ -39,7 +38,7 @@ def _forecaster() -> tuple[Forecaster, Store]:
 def forecast() -> Figure:
     """An ensemble three days ahead, beside what came."""
     forecaster, store = _forecaster()
-    ensemble = forecaster.forecast(START, 3, 8, 0, None, *CHEAP)
+    ensemble = forecaster.forecast(START, 3, 8)
     land = store.read(0, ["lsm"])[0, 0, 0]
     truth = verification.truth_of(ensemble, store)
     return plots.forecast_panel(ensemble, truth, "z500", lead_time=3 * DAY, land=land)
@@ -78,7 +77,7 @@ def denoising() -> Figure:
 def tuner() -> Figure:
     """What the sampler tuner shows: the present setting beside one that was pinned."""
     tuner = SamplerTuner("example-tendency", "cpu", date=str(START), members=6, variable="t850")
-    tuner.set(**{**FINE.noise_scheduler, "num_steps": 6}, sampler="heun").run()
+    tuner.set(**{**FINE.noise_scheduler, "num_steps": 6}, sampler="heun", S_churn=0.0).run()
     tuner.pin()
     tuner.set(sampler="deis", num_steps=11)  # as many network calls
     tuner.run()
@@ -89,8 +88,7 @@ def scores() -> Figure:
     """Forecasts to five days, scored: beside simple ones, spread beside error, ranks and spectra."""
     forecaster, store = _forecaster()
     starts = np.datetime64("2025-01-10", "s") + np.arange(6) * 60 * DAY
-    cheap = forecaster.settings.override(*CHEAP)
-    ensembles = verification.forecast_ensembles(forecaster, starts, 5, 6, settings=cheap)
+    ensembles = verification.forecast_ensembles(forecaster, starts, 5, 6)
     result = verification.score(ensembles, store)
     figure = Figure(figsize=(13, 3.4), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=(1.5, 1.15, 0.85, 0.95))

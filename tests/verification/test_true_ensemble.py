@@ -1,7 +1,6 @@
-"""Sampled ensembles against the true one of a linear-Gaussian problem: exact denoisers pass, faults show."""
+"""The comparison with the true ensemble: exact denoisers pass, known faults show."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,43 +12,12 @@ from diffusion_lab.graphs import multi_scale
 from diffusion_lab.graphs.icosahedron import refined_icosahedron
 from diffusion_lab.graphs.sphere import to_latitude_longitude
 from diffusion_lab.models import Architecture, DiffusionModelEncProcDec
-from diffusion_lab.noise import noise_like
 from diffusion_lab.objectives import DiffusionObjective, MSELoss
 from diffusion_lab.sampling import PRESETS
-from diffusion_lab.verification.ensemble import fair_crps
+from diffusion_lab.verification.true_ensemble import compare_with_truth, expected_distance
 
 RING = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])
 PROBLEM = LinearGaussianForecast.on_graph(RING, 12)
-
-
-def compare_with_truth(denoiser_of, problem, settings=PRESETS["guide"], *, starts, members):
-    """Moments and fair CRPS of ensembles one step ahead, the CRPS in its exact expectation over the truth."""
-    generator = torch.Generator().manual_seed(0)
-    nodes = len(problem.propagator)
-    x = problem.climate().sample((starts, 1, 1, nodes, 1), generator)
-    noise = noise_like(torch.empty(starts, 1, members, nodes, 1), generator)
-    forecast = settings.sample(denoiser_of(x.float()), noise).double()
-    truth = problem.forecast(x)
-    deviation = (forecast - forecast.mean(2, keepdim=True))[:, 0, :, :, 0]
-    covariance = torch.einsum("bei,bej->ij", deviation, deviation) / (starts * (members - 1))
-    squared = (forecast.mean(2, keepdim=True) - truth.mean).square().mean()
-    variance = truth.covariance.diagonal()[:, None]
-    to_truth = expected_distance(forecast - truth.mean, variance.sqrt()).mean(2)
-    # Against a truth of zero the score is E|x| less half the members' distance from each other.
-    within = forecast.abs().mean(2) - fair_crps(forecast, torch.zeros_like(forecast[:, :, 0]), dim=2)
-    return SimpleNamespace(
-        mean_error=math.sqrt(max(0.0, (squared - covariance.diagonal().mean() / members).item())),
-        covariance=covariance,
-        true_covariance=truth.covariance,
-        crps=(to_truth - within).mean((0, 1, 3)),
-        best_crps=problem.best_crps(),
-    )
-
-
-def expected_distance(x, stdev):
-    """E|x − y| for y ~ N(0, stdev²): stdev (z (2Φ(z) − 1) + 2φ(z)) with z = x/stdev."""
-    z = x / stdev
-    return stdev * (z * torch.erf(z / math.sqrt(2)) + math.sqrt(2 / math.pi) * torch.exp(-(z**2) / 2))
 
 
 def test_the_exact_denoiser_samples_the_true_ensemble():
