@@ -72,7 +72,7 @@ def from_anemoi(
     release = _release(interface, network, store)
     cells = np.rad2deg(interface.graph_data[network.dataset].x.double().cpu().numpy()).T
     Forecaster(release, network, *cells).reader(store)  # an error where cells or variables are others
-    return Forecaster(release, network, store.latitudes, store.longitudes)
+    return Forecaster(release, network, store.latitudes, store.longitudes, store)
 
 
 class AnemoiModel(nn.Module):

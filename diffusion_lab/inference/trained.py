@@ -58,6 +58,7 @@ class TrainedModel:
         model: the network, on the device it is to run on.
         latitudes: (cell,) degrees.
         longitudes: (cell,) degrees.
+        data: the store that forecasts start from unless told otherwise; None for the checkpoint's own.
 
     Attributes:
         device: of the network.
@@ -76,8 +77,9 @@ class TrainedModel:
         model: ForecastModel,
         latitudes: NDArray[np.float64],
         longitudes: NDArray[np.float64],
+        data: Store | None = None,
     ) -> None:
-        self.release, self.model = release, model
+        self.release, self.model, self.data = release, model, data
         self.latitudes, self.longitudes = latitudes, longitudes
         self.device = next(model.parameters()).device
         self.step = lead_timedelta(release.step)
@@ -104,8 +106,8 @@ class TrainedModel:
         """A reader of the store with the initial states.
 
         Args:
-            data: an open store, its path, or the name of a shipped store; None for the one the checkpoint
-                names, if it is shipped. Any other path in a checkpoint is never opened.
+            data: an open store, its path, or the name of a shipped store; None for the one given to the
+                class, or the one the checkpoint names, if it is shipped. No other path in it is opened.
 
         Raises:
             FileNotFoundError: there is no such store.
@@ -114,6 +116,7 @@ class TrainedModel:
         """
         from diffusion_lab.stores.store import Store, open_store
 
+        data = data if data is not None else self.data
         if data is None and self.release.store not in stores():
             raise ValueError(
                 f"the checkpoint was trained on {self.release.store!r}, which does not ship "

@@ -283,5 +283,5 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "s.zarr" / "data" / "0.0.0.0").unlink()
     assert "1 chunks of data are missing" in run("inspect", str(tmp_path / "s.zarr"))
     assert "era5_wb2_64x32" in run("list") and "speedy" in run("list")
-    with pytest.raises(ValueError, match="--start and --end belong to 'speedy'"):
+    with pytest.raises(ValueError, match="--start and --end are for 'speedy'"):
         run("create", str(file), str(tmp_path / "s.zarr"), "--start", "2001")
